@@ -1,0 +1,1 @@
+"""The words of the three OCI specifications, as values that cannot be wrong."""

@@ -1,0 +1,1 @@
+"""The distribution specification: names, references, errors, ranges, links, challenges, scopes."""

@@ -1,0 +1,1 @@
+"""The image specification: manifests, indexes, configs, layouts."""

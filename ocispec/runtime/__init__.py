@@ -1,0 +1,1 @@
+"""The runtime specification: container config and state."""

@@ -1,0 +1,1 @@
+"""One file per command: declare the arguments, call one library function, print."""

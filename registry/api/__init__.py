@@ -1,0 +1,1 @@
+"""The HTTP surface: routes, parameters and problems of the Distribution API."""

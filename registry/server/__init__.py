@@ -1,0 +1,1 @@
+"""The uvicorn protocol: zero-copy sends and large receives."""

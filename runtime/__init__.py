@@ -1,0 +1,1 @@
+"""The container runtime: unpacks images and runs them in namespaces."""

@@ -1,0 +1,1 @@
+"""Images as the runtime needs them: pulled, unpacked, read."""
