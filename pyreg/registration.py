@@ -1,0 +1,41 @@
+"""Which commands there are: name → (module below pyreg/commands, one line of help).
+
+A table, so that one command is started without importing the others.
+"""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "run": ("run", "Create and run a new container from an image"),
+    "ps": ("ps", "List containers"),
+    "logs": ("logs", "Fetch the logs of a container"),
+    "rm": ("rm", "Remove one or more containers"),
+    "pull": ("pull", "Download an image from a registry"),
+    "push": ("push", "Upload an image to a registry"),
+    "images": ("images", "List images"),
+    "tag": ("tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "rmi": ("rmi", "Remove one or more images"),
+    "import": ("import_", "Make an image from the contents of a tarball"),
+    "inspect": ("inspect", "Return low-level information on images"),
+    "login": ("login", "Authenticate to a registry"),
+    "logout": ("logout", "Log out from a registry"),
+    "search": ("search", "Search a registry for images"),
+    "tags": ("tags", "List the tags of a repository in its registry"),
+    "serve": ("serve", "Run the registry server"),
+    "user": ("user", "Manage the registry's users"),
+}
+
+# Docker's management commands: group → word → plain command.
+GROUPS = {
+    "image": {
+        "ls": "images",
+        "list": "images",
+        "pull": "pull",
+        "push": "push",
+        "tag": "tag",
+        "rm": "rmi",
+        "import": "import",
+        "inspect": "inspect",
+    },
+    "container": {"run": "run", "ls": "ps", "list": "ps", "ps": "ps", "logs": "logs", "rm": "rm"},
+}
