@@ -1,1 +1,4 @@
-"""The client: talks to any registry and keeps images in a local OCI layout."""
+"""Registries and the local image store, from the user's side: pull, push, tag, list, remove.
+
+Nothing is imported here: `pyreg run` reads the local store and must not pay for sockets and TLS.
+"""
