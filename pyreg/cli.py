@@ -22,6 +22,9 @@ LIST = "list"  # may be repeated; the values keep their order
 NUMBER = "int"
 
 
+EMPTY: Mapping[str, FlagValue] = {BOOL: False, TEXT: "", LIST: (), NUMBER: 0}
+
+
 class UsageError(Exception):
     """The words do not fit the command; `str(error)` says which, in one line."""
 
@@ -42,8 +45,7 @@ class Flag:
 
     @property
     def initial(self) -> FlagValue:
-        empty: FlagValue = {BOOL: False, TEXT: "", LIST: (), NUMBER: 0}[self.kind]
-        return empty if self.default is None else self.default
+        return EMPTY[self.kind] if self.default is None else self.default
 
 
 @value
@@ -199,7 +201,8 @@ def _similar(name: str, known: Mapping[str, Flag]) -> str:
 
 def help_text(command: Command) -> str:
     """What `pyreg COMMAND --help` prints, in Docker's shape."""
-    lines = [f"Usage:  pyreg {command.name} {command.usage}".rstrip(), "", command.summary]
+    called = " ".join(("pyreg", command.name, command.usage)).replace("  ", " ")
+    lines = [f"Usage:  {called.rstrip()}", "", command.summary]
     if command.details:
         lines += ["", command.details.strip()]
     if command.flags:
