@@ -1,6 +1,41 @@
-"""The root of every error that the registry declares."""
+"""What the registry can answer instead of doing what was asked.
+
+RegistryError               base; `hint` says what to try
+├── Refused                 the caller's fault: nothing was changed
+│   ├── NameUnknown         the repository does not exist
+│   ├── ManifestUnknown     no such tag or manifest in the repository
+│   ├── BlobUnknown         the repository holds no such blob
+│   ├── UploadUnknown       the upload ended, never began, or is somebody else's
+│   ├── ManifestBlobUnknown a manifest names content the repository does not hold (`digests`)
+│   ├── ManifestInvalid     a manifest breaks its schema (`problems`)
+│   ├── UploadInvalid       an upload cannot be finished as asked
+│   ├── DigestMismatched    the bytes are not those the digest promised
+│   ├── RangeMismatch       a chunk does not start where the upload ends (`expected`, `found`)
+│   ├── SizeMismatch        more or fewer bytes than announced (`expected`, `found`)
+│   ├── TooLarge            above a limit (`limit`, in bytes)
+│   ├── Unsupported         switched off, or not a thing this registry does
+│   ├── Unauthenticated     no credentials, or wrong ones
+│   └── Denied              known caller, not allowed (`action`, `name`)
+│       └── BlobReferenced  a manifest of the repository still needs the blob (`digest`)
+├── AccountError            an account or its password is not acceptable
+│   ├── AccountExists
+│   ├── AccountUnknown
+│   └── AccountInvalid
+├── Unavailable             our fault and temporary: asking again may help
+│   ├── DatabaseBusy        another process held the write lock for too long
+│   ├── StaleGeneration     the bytes were swept while their upload was being finished
+│   └── StorageFull         no space left where blobs or metadata live
+├── DatabaseUnusable        the database cannot be opened by this version
+│   └── DatabaseTooNew      it was written by a later one (`found`, `known`)
+└── InvalidSettings         the configuration is wrong
+
+Errors of the blob store and of request bodies have trees of their own beside their code, under
+RegistryError too.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class RegistryError(Exception):
@@ -9,3 +44,206 @@ class RegistryError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class InvalidSettings(RegistryError):
+    pass
+
+
+# ---- the caller's fault -------------------------------------------------------------------------
+
+
+class Refused(RegistryError):
+    """Nothing was changed."""
+
+
+class NameUnknown(Refused):
+    def __init__(self, name: object) -> None:
+        super().__init__(f"repository {name} does not exist")
+        self.name = str(name)
+
+
+class ManifestUnknown(Refused):
+    """`reference` is the tag or digest asked for."""
+
+    def __init__(self, name: object, reference: object) -> None:
+        super().__init__(f"repository {name} has no manifest {reference}")
+        self.name = str(name)
+        self.reference = str(reference)
+
+
+class BlobUnknown(Refused):
+    def __init__(self, name: object, digest: object) -> None:
+        super().__init__(f"repository {name} has no blob {digest}")
+        self.name = str(name)
+        self.digest = str(digest)
+
+
+class UploadUnknown(Refused):
+    def __init__(self, upload: str) -> None:
+        super().__init__(
+            f"upload {upload[:80]!r} does not exist",
+            hint="it was finished, cancelled or has expired; begin a new one",
+        )
+        self.upload = upload
+
+
+class ManifestBlobUnknown(Refused):
+    """`digests` lists all that is missing, in the order the manifest names them."""
+
+    def __init__(self, name: object, digests: Iterable[object]) -> None:
+        self.name = str(name)
+        self.digests = tuple(str(digest) for digest in digests)
+        super().__init__(
+            f"repository {name} does not hold {', '.join(self.digests)}",
+            hint="push or mount the missing content first, then the manifest",
+        )
+
+
+class ManifestInvalid(Refused):
+    def __init__(self, message: str, *, problems: Iterable[str] = (), hint: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join((message, *self.problems)), hint=hint)
+
+
+class UploadInvalid(Refused):
+    pass
+
+
+class DigestMismatched(Refused):
+    def __init__(self, *, expected: object, found: object) -> None:
+        super().__init__(f"the content has digest {found}, not {expected}")
+        self.expected = str(expected)
+        self.found = str(found)
+
+
+class RangeMismatch(Refused):
+    """`expected` is where the upload ends, `found` where the chunk starts."""
+
+    def __init__(self, *, expected: int, found: int) -> None:
+        super().__init__(
+            f"the chunk starts at {found}, but the upload has {expected} bytes",
+            hint="ask for the upload's status and continue from there",
+        )
+        self.expected = expected
+        self.found = found
+
+
+class SizeMismatch(Refused):
+    def __init__(self, *, expected: int, found: int) -> None:
+        super().__init__(f"{expected} bytes were announced, {found} came")
+        self.expected = expected
+        self.found = found
+
+
+class TooLarge(Refused):
+    def __init__(self, what: str, *, limit: int) -> None:
+        super().__init__(f"{what} is larger than the limit of {limit} bytes")
+        self.limit = limit
+
+
+class Unsupported(Refused):
+    pass
+
+
+class Unauthenticated(Refused):
+    """Deliberately says nothing about what exactly was wrong."""
+
+    def __init__(self, message: str = "authentication required") -> None:
+        super().__init__(message)
+
+
+class Denied(Refused):
+    def __init__(self, action: str, name: object, *, message: str = "", hint: str = "") -> None:
+        super().__init__(message or f"{action} access to {name} is denied", hint=hint)
+        self.action = action
+        self.name = str(name)
+
+
+class BlobReferenced(Denied):
+    def __init__(self, name: object, digest: object) -> None:
+        super().__init__(
+            "delete",
+            name,
+            message=f"blob {digest} is used by a manifest of repository {name}",
+            hint="delete the manifests that use it first",
+        )
+        self.digest = str(digest)
+
+
+# ---- accounts -----------------------------------------------------------------------------------
+
+
+class AccountError(RegistryError):
+    pass
+
+
+class AccountExists(AccountError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"user {name!r} exists already")
+        self.name = name
+
+
+class AccountUnknown(AccountError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"user {name!r} does not exist", hint="`pyreg user list` shows who does")
+        self.name = name
+
+
+class AccountInvalid(AccountError):
+    pass
+
+
+# ---- our fault, for now -------------------------------------------------------------------------
+
+
+class Unavailable(RegistryError):
+    pass
+
+
+class DatabaseBusy(Unavailable):
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"the database was locked by another process for {waited_s:.0f} seconds",
+            hint="try again; if it persists, find the process that keeps metadata.db open",
+        )
+        self.waited_s = waited_s
+
+
+class StaleGeneration(Unavailable):
+    """The bytes written for `digest` are of a generation that was removed meanwhile.
+
+    `generation` is the one to write and to try again with.
+    """
+
+    def __init__(self, digest: object, *, generation: int) -> None:
+        super().__init__(
+            f"blob {digest} was removed while it was being uploaded", hint="push it again"
+        )
+        self.digest = str(digest)
+        self.generation = generation
+
+
+class StorageFull(Unavailable):
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"no space left while writing {what}",
+            hint="free space where the registry keeps its data, then try again",
+        )
+
+
+# ---- the database as a whole --------------------------------------------------------------------
+
+
+class DatabaseUnusable(RegistryError):
+    pass
+
+
+class DatabaseTooNew(DatabaseUnusable):
+    def __init__(self, where: str, *, found: str, known: str) -> None:
+        super().__init__(
+            f"the database {where} has schema {found}, this pyreg knows up to {known}",
+            hint="run the newer pyreg that wrote it, or restore a backup from before",
+        )
+        self.found = found
+        self.known = known

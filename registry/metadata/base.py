@@ -1,0 +1,476 @@
+"""What the registry remembers about content, as rows and as operations on them.
+
+Glossary
+    access      who asks, for which repository, with which rights; made by the guard, consumed by
+                every query, so that no query can be made by bare name
+    membership  the fact that a repository holds a blob; existence of a blob for a caller is one
+                membership row of one *live* blob row, nothing else
+    live        the blob's bytes are there under its store key
+    doomed      the collector decided to remove the bytes; the digest may be uploaded again, then
+                under the next *generation* and so under another store key
+    lease       until when a blob without references may not be doomed
+
+Two doors. `HotReads` is synchronous, takes microseconds and is called straight in the event loop.
+Everything else is a coroutine that runs one transaction in a thread and returns after it is on disk:
+all of it happened, or nothing. Each may raise DatabaseBusy and StorageFull.
+
+Times are whole seconds since 1970 in UTC. Listings are sorted bytewise by name or digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from ocispec.digest import Digest
+from ocispec.distribution.name import RepositoryName, Tag
+
+from registry.errors import Denied
+
+T = TypeVar("T")
+
+PULL = "pull"
+PUSH = "push"
+DELETE = "delete"
+
+LIVE = "live"
+DOOMED = "doomed"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one caller may do to one repository. Only the guard makes one (and tests do)."""
+
+    #: The repository, which may not exist yet.
+    name: RepositoryName
+    #: The account's name; empty for an anonymous caller.
+    subject: str
+    #: Granted actions: of PULL, PUSH, DELETE.
+    actions: frozenset[str]
+
+    def require(self, action: str) -> None:
+        """Raises: Denied if `action` was not granted. Every operation calls it first."""
+        if action not in self.actions:
+            raise Denied(action, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a sorted listing."""
+
+    items: tuple[T, ...]
+    #: Whether more follow: then the last item is the next page's `last`.
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    id: int
+    name: RepositoryName
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """One blob's bytes, shared by all repositories that hold it."""
+
+    digest: Digest
+    #: In bytes.
+    size: int
+    #: LIVE or DOOMED. A blob seen through a repository is always LIVE.
+    state: str
+    #: Of the bytes under `store_key` while live; the one to write next while doomed.
+    generation: int
+    #: Where the bytes are, in the store's own words.
+    store_key: str
+    #: Since when no manifest uses it; None while one does.
+    unreferenced_since: int | None
+    #: Not doomed before this time.
+    lease_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the bytes of a digest must go before the upload that brought them can be finished."""
+
+    digest: Digest
+    #: To build the store key with.
+    generation: int
+    #: The live blob if the bytes are there already: nothing needs to be stored.
+    present: BlobRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRecord:
+    digest: Digest
+    media_type: str
+    #: Exactly the bytes that were pushed.
+    raw: bytes
+    #: Digest of the manifest this one refers to, if any; that one need not exist.
+    subject: Digest | None
+    pushed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest whose subject was asked about, as a referrers listing describes it."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    #: The manifest's artifactType, else an image's config media type, else empty.
+    artifact_type: str
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReference:
+    """A blob that a manifest names."""
+
+    digest: Digest
+    #: "config" or "layer".
+    role: str
+    #: A foreign layer: its bytes may be elsewhere. It is kept if the repository holds it.
+    may_be_absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewManifest:
+    """A checked manifest on its way in: `raw` hashes to `digest` and parses as the rest says."""
+
+    digest: Digest
+    media_type: str
+    raw: bytes
+    blobs: tuple[BlobReference, ...] = ()
+    #: Manifests that an index names.
+    children: tuple[Digest, ...] = ()
+    subject: Digest | None = None
+    #: As the manifest says it; empty if it does not.
+    artifact_type: str = ""
+    #: Empty for an index.
+    config_media_type: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    name: Tag
+    digest: Digest
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagChange:
+    """One entry of a tag's history."""
+
+    name: Tag
+    #: None: the tag was new.
+    old: Digest | None
+    #: None: the tag was deleted.
+    new: Digest | None
+    actor: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """An upload in progress. Bound to its repository and to the subject that began it."""
+
+    #: 128 random bits in the form of a UUID.
+    id: str
+    #: Bytes received and stored so far.
+    offset: int
+    #: Of the running hash: "sha256" or "sha512".
+    algorithm: str
+    #: The running hash in its portable form, empty if it cannot be continued.
+    hash_state: bytes
+    #: What the blob store needs to continue, in its own words.
+    store_state: str
+    created_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredUpload:
+    """An upload nobody continued in time, for the one who removes its bytes."""
+
+    id: str
+    store_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    name: str
+    #: In the PHC string format.
+    password_hash: str
+    #: "admin", "writer" or "reader".
+    role: str
+    disabled: bool
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key that signs tokens."""
+
+    #: Its name in token headers.
+    kid: str
+    #: PKCS #8 in PEM, unencrypted: the database file is readable by its owner alone.
+    private_pem: str
+    created_at: int
+    #: The newest signs; older ones still verify.
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """A long-lived token of one account on one device; only its hash is stored."""
+
+    account: str
+    client_id: str
+    created_at: int
+    expires_at: int
+
+
+class HotReads(Protocol):
+    """What most requests ask. Synchronous, in microseconds; one object for one event loop.
+
+    Sees every transaction that was committed before the call, by whichever process. None means
+    absent, in every case: also when the repository does not exist (`repository` tells).
+    """
+
+    def repository(self, access: Access) -> Repository | None: ...
+
+    def manifest_by_tag(self, access: Access, tag: Tag) -> ManifestRecord | None: ...
+
+    def manifest_by_digest(self, access: Access, digest: Digest) -> ManifestRecord | None: ...
+
+    def blob(self, access: Access, digest: Digest) -> BlobRecord | None:
+        """The blob if it is live and a member of the repository."""
+
+    def placement(self, access: Access, digest: Digest) -> Placement:
+        """Where to store bytes of this digest. Needs PUSH; says nothing about membership, so the
+        answer must not show in what the caller gets to see."""
+
+    def upload(self, access: Access, upload: str) -> UploadRecord | None:
+        """The upload if it belongs to this repository and this subject and has not expired."""
+
+    def close(self) -> None: ...
+
+
+class Repositories(Protocol):
+    async def page(
+        self, may_read: Callable[[str], bool], *, n: int, last: str = ""
+    ) -> Page[RepositoryName]:
+        """Names after `last` of repositories that hold a manifest and that `may_read` accepts.
+
+        `may_read` is called in another thread.
+        """
+
+
+class Blobs(Protocol):
+    async def add(
+        self, access: Access, digest: Digest, size: int, *, store_key: str, generation: int
+    ) -> BlobRecord:
+        """Record stored bytes and make the repository a holder of them; leased for a day.
+
+        `store_key` and `generation` are those of the placement. If the answer has another
+        `store_key`, somebody else's bytes count and ours are superfluous.
+
+        Raises: StaleGeneration if the bytes of that generation may be swept: place them again.
+        """
+
+    async def mount(self, access: Access, digest: Digest, source: Access) -> BlobRecord | None:
+        """Make the repository a holder of a blob that `source` holds; None if it does not.
+
+        Creates the repository. Needs PUSH here and PULL there.
+        """
+
+    async def mount_from_any(
+        self, access: Access, digest: Digest, may_read: Callable[[str], bool]
+    ) -> BlobRecord | None:
+        """The same from whichever repository holds the blob and `may_read` accepts.
+
+        `may_read` gets repository names and is called in another thread.
+        """
+
+    async def extend_lease(self, access: Access, digest: Digest) -> None:
+        """Keep an unreferenced blob for another day; nothing happens if it needs no lease."""
+
+    async def remove(self, access: Access, digest: Digest) -> None:
+        """End the membership. Raises: BlobUnknown; BlobReferenced, changing nothing."""
+
+
+class Uploads(Protocol):
+    async def begin(
+        self, access: Access, *, algorithm: str = "sha256", store_state: str = "", upload: str = ""
+    ) -> UploadRecord:
+        """Begin an upload, creating the repository if need be. `upload` may propose an id."""
+
+    async def advance(
+        self,
+        access: Access,
+        upload: str,
+        *,
+        start: int,
+        offset: int,
+        hash_state: bytes = b"",
+        store_state: str | None = None,
+    ) -> UploadRecord:
+        """Record that bytes from `start` to `offset` (exclusive) were stored; renews the expiry.
+
+        `store_state` None leaves it as it is.
+
+        Raises: UploadUnknown; RangeMismatch if the upload does not end at `start`.
+        """
+
+    async def finish(
+        self,
+        access: Access,
+        upload: str,
+        digest: Digest,
+        size: int,
+        *,
+        store_key: str,
+        generation: int,
+    ) -> BlobRecord:
+        """`Blobs.add`, and the upload ends, in one transaction.
+
+        Raises: UploadUnknown; StaleGeneration. The upload stays then.
+        """
+
+    async def cancel(self, access: Access, upload: str) -> UploadRecord:
+        """End the upload without a blob; gives its last state. Raises: UploadUnknown."""
+
+    async def reap(self, *, limit: int = 100) -> tuple[ExpiredUpload, ...]:
+        """Forget expired uploads and give them, so that their bytes can be removed."""
+
+
+class Manifests(Protocol):
+    async def put(
+        self,
+        access: Access,
+        manifest: NewManifest,
+        *,
+        tags: tuple[Tag, ...] = (),
+        allow_sparse: bool = False,
+    ) -> bool:
+        """Store a manifest and point tags at it; True if the manifest is new to the repository.
+
+        The same again changes nothing. `allow_sparse`: children of an index may be missing.
+
+        Raises: ManifestBlobUnknown with everything that is missing.
+        """
+
+    async def remove(self, access: Access, digest: Digest) -> None:
+        """Remove a manifest and every tag that points at it.
+
+        Raises: NameUnknown; ManifestUnknown.
+        """
+
+    async def referrers(
+        self,
+        access: Access,
+        subject: Digest,
+        *,
+        artifact_type: str = "",
+        n: int,
+        last: str = "",
+    ) -> Page[Referrer]:
+        """Manifests that have `subject` as theirs, by digest, after `last`.
+
+        Empty if the repository does not exist.
+        """
+
+
+class Tags(Protocol):
+    async def page(self, access: Access, *, n: int, last: str = "") -> Page[Tag]:
+        """Tags after `last`, which need not exist. Raises: NameUnknown."""
+
+    async def remove(self, access: Access, tag: Tag) -> None:
+        """Raises: NameUnknown; ManifestUnknown."""
+
+    async def history(self, access: Access, tag: Tag, *, n: int = 100) -> tuple[TagChange, ...]:
+        """Changes of a tag, newest first. Empty if there never was one."""
+
+
+class Accounts(Protocol):
+    """Names are lower-case and checked: see `registry.metadata.accounts.check_name`."""
+
+    async def find(self, name: str) -> Account | None: ...
+
+    async def all(self) -> tuple[Account, ...]: ...
+
+    async def add(self, name: str, password_hash: str, role: str) -> Account:
+        """Raises: AccountExists; AccountInvalid."""
+
+    async def add_first(self, name: str, password_hash: str) -> bool:
+        """Add an admin if there are no accounts at all; True if it did."""
+
+    async def set_password(self, name: str, password_hash: str) -> None:
+        """Also ends the account's refresh tokens. Raises: AccountUnknown."""
+
+    async def rehash(self, name: str, old_hash: str, new_hash: str) -> None:
+        """Store the same password hashed anew; nothing happens if it was changed meanwhile."""
+
+    async def set_role(self, name: str, role: str) -> None:
+        """Raises: AccountUnknown; AccountInvalid."""
+
+    async def set_disabled(self, name: str, disabled: bool) -> None:
+        """Disabling also ends the account's refresh tokens. Raises: AccountUnknown."""
+
+    async def remove(self, name: str) -> None:
+        """Raises: AccountUnknown."""
+
+
+class Credentials(Protocol):
+    """What the token service keeps: its signing keys, and the hashes of refresh tokens."""
+
+    async def signing_keys(self) -> tuple[SigningKey, ...]:
+        """Newest first."""
+
+    async def offer_signing_key(self, key: SigningKey) -> tuple[SigningKey, ...]:
+        """Store `key` if there is none yet; gives the keys that count, newest first."""
+
+    async def rotate_signing_key(self, key: SigningKey) -> tuple[SigningKey, ...]:
+        """Make `key` current and keep the one before for verifying; older ones are dropped."""
+
+    async def add_refresh_token(self, token_hash: str, token: RefreshToken) -> None: ...
+
+    async def find_refresh_token(self, token_hash: str) -> RefreshToken | None:
+        """None if unknown, expired or revoked, or if its account is gone or disabled."""
+
+    async def revoke_refresh_tokens(self, account: str, *, client_id: str | None = None) -> int:
+        """Of one device or of all; how many ended."""
+
+
+class Metadata(Protocol):
+    """All of it, as `registry.metadata.database.open_metadata` gives it."""
+
+    @property
+    def hot(self) -> HotReads: ...
+
+    @property
+    def repositories(self) -> Repositories: ...
+
+    @property
+    def blobs(self) -> Blobs: ...
+
+    @property
+    def uploads(self) -> Uploads: ...
+
+    @property
+    def manifests(self) -> Manifests: ...
+
+    @property
+    def tags(self) -> Tags: ...
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def credentials(self) -> Credentials: ...
+
+    def close(self) -> None:
+        """Wait for running transactions and close; harmless twice."""
