@@ -13,7 +13,7 @@ from tests.builders.servers import Server, pyreg_command, pyreg_environment, sta
 
 
 class Pyreg:
-    """Our own command with its own data and credentials, as a person on another host would run it."""
+    """Our own command with its own data and credentials, as on another host."""
 
     def __init__(self, root: Path, registry: Server) -> None:
         self.root = root

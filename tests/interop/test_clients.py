@@ -1,4 +1,4 @@
-"""Each client logs in, pushes and pulls through `pyreg serve`; ours pulls theirs and the reverse."""
+"""Each client logs in, pushes and pulls through `pyreg serve`; ours pulls theirs, and back."""
 
 from __future__ import annotations
 
