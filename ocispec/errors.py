@@ -37,7 +37,7 @@ class InvalidDocument(SpecError):
     """`problems` lists everything found wrong, not only the first."""
 
     def __init__(self, message: str, *, problems: tuple[str, ...] = (), hint: str = "") -> None:
-        super().__init__("; ".join((message, *problems)) if problems else message, hint=hint)
+        super().__init__(f"{message}: {'; '.join(problems)}" if problems else message, hint=hint)
         self.problems = problems
 
 

@@ -27,11 +27,12 @@ def value(cls: type[T]) -> type[T]:
     """Turn annotated names into constructor arguments, in order; `= default` makes one optional.
 
     `__post_init__` runs last, to check; use `replace` to get a changed copy. Defaults are shared
-    between instances, so they must be immutable. Inheritance between values is not supported.
+    between instances, so they must not be changed. Not supported: inheritance between values, and
+    `super()` without arguments (the class made here is not the one the compiler saw).
     """
     fields = tuple(
         name
-        for name, kind in cls.__dict__.get("__annotations__", {}).items()
+        for name, kind in cls.__annotations__.items()  # a class's own: they are not inherited
         if not str(kind).startswith("ClassVar")
     )
     defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
