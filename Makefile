@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
+# a plain path entry: the default finder module costs the start of every command
+EDITABLE = --config-settings editable_mode=compat -c constraints.txt -e
 
 .PHONY: help demo test check serve bench interop conformance pyz wheel clean
 
@@ -28,12 +30,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run-installed: $(BIN)/python pyproject.toml constraints.txt
-	@$(PIP) install -c constraints.txt -e '.[server,fast]'
+	@$(PIP) install $(EDITABLE) '.[server,fast]'
 	@touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.run-installed
 	@echo "Installing the test tools ..."
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install $(EDITABLE) '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.run-installed
