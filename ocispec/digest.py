@@ -42,12 +42,16 @@ class Digest:
     SIZES: ClassVar[Mapping[str, int]] = SIZES
 
     def __post_init__(self) -> None:
-        _check(f"{self.algorithm}:{self.encoded}")
+        _check(self.algorithm, self.encoded)
 
     @classmethod
     def parse(cls, text: str) -> Digest:
         """Read `algorithm:encoded`. Raises: InvalidDigest, for anything else."""
-        algorithm, _, encoded = text.partition(":")
+        algorithm, colon, encoded = text.partition(":")
+        if not colon:
+            raise InvalidDigest(
+                f"digest {_shown(text)} has no algorithm", hint="write sha256:<64 hex digits>"
+            )
         return cls(algorithm, encoded)
 
     @classmethod
@@ -89,21 +93,22 @@ def verify(data: bytes | bytearray | memoryview, digest: Digest, what: str = "co
         raise DigestMismatch(expected=digest, found=found, what=what)
 
 
-def _check(text: str) -> None:
-    if len(text) <= grammar.DIGEST_MAX and re.fullmatch(grammar.DIGEST, text):
+def _check(algorithm: str, encoded: str) -> None:
+    size = SIZES.get(algorithm)
+    if size is not None and len(encoded) == size and re.fullmatch(grammar.ENCODED, encoded):
         return
-    algorithm, colon, encoded = text.partition(":")
-    shown = repr(text if len(text) <= 80 else text[:80] + "…")
-    if not colon:
-        raise InvalidDigest(f"digest {shown} has no algorithm", hint="write sha256:<64 hex digits>")
-    if algorithm not in SIZES:
+    text = _shown(f"{algorithm}:{encoded}")
+    if size is None:
         raise InvalidDigest(
-            f"digest {shown} uses an algorithm that is not supported",
+            f"digest {text} uses an algorithm that is not supported",
             hint=f"use one of {', '.join(SIZES)}",
         )
-    if len(encoded) != SIZES[algorithm]:
+    if len(encoded) != size:
         raise InvalidDigest(
-            f"digest {shown} has {len(encoded)} characters after the colon, "
-            f"{algorithm} has {SIZES[algorithm]}"
+            f"digest {text} has {len(encoded)} characters after the colon, {algorithm} has {size}"
         )
-    raise InvalidDigest(f"digest {shown} may only contain 0-9 and a-f after the colon")
+    raise InvalidDigest(f"digest {text} may only contain 0-9 and a-f after the colon")
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 160 else text[:160] + "...")

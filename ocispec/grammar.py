@@ -9,6 +9,8 @@ within the length its user checks first.
 
 from __future__ import annotations
 
+import re
+
 # distribution-spec, "Pulling manifests":
 #   <name> ::= [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*
 NAME_COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -19,12 +21,10 @@ NAME_MAX = 255  # characters of the path, the registry's host not counted
 #   <tag> ::= [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}
 TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
 
-# image-spec descriptor.md, "Digests", with the lengths of "Registered algorithms":
-#   digest    ::= algorithm ":" encoded
-#   algorithm ::= "sha256" | "sha512"
-#   encoded   ::= /[a-f0-9]{64}/ | /[a-f0-9]{128}/
-DIGEST = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
-DIGEST_MAX = 7 + 128
+# image-spec descriptor.md, "Digests":  digest ::= algorithm ":" encoded
+# and "Registered algorithms":          encoded ::= /[a-f0-9]{64}/ of sha256, {128} of sha512
+ENCODED = r"[a-f0-9]+"
+DIGEST_MAX = len("sha512:") + 128
 
 # The name Docker refuses because it reads as a full image id:
 #   identifier ::= /[a-f0-9]{64}/
@@ -49,3 +49,18 @@ MEDIA_TYPE_MAX = 1024
 
 # RFC 9110, 5.6.2:  token ::= 1*tchar
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
+# RFC 9110, 5.6.4:
+#   quoted-string ::= DQUOTE *( qdtext / quoted-pair ) DQUOTE
+#   qdtext        ::= HTAB / SP / %x21 / %x23-5B / %x5D-7E / obs-text
+#   quoted-pair   ::= "\" ( HTAB / SP / VCHAR / obs-text )
+QUOTED_STRING = r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+#   … and the text that can be written as one
+QUOTABLE = r"[\t\x20-\x7e\x80-\xff]*"
+#   … and what peers write where a token should stand, such as a URL; not starting with "="
+UNQUOTED = r"(?!=)[!#-+\--:<-~]+"
+
+
+def unquote(quoted: str) -> str:
+    """The text of a QUOTED_STRING."""
+    return re.sub(r"\\(.)", r"\1", quoted[1:-1])

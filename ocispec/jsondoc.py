@@ -165,7 +165,7 @@ class Fields:
         return None if item is None else Fields(item, self._where(name), self.problems)
 
     def children(self, name: str) -> tuple[Fields, ...]:
-        """A list of objects, each to be read; one that is not an object is a problem and is left out."""
+        """A list of objects; one that is not an object is a problem and is left out."""
         items = self._member(name, list, "a list of objects") or ()
         found = []
         for i, item in enumerate(items):
