@@ -1,0 +1,58 @@
+"""`make bench`: every figure side by side with its peer. `ARGS="registry --quick"` narrows it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks import harness, images, registry
+from tests.builders.servers import ROOT
+from tests.builders.tools import find_tool
+
+SUITES = {"registry": registry.run, "images": images.run}
+TOOLS = ("docker-registry", "cc", "dockerd", "docker", "podman")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("suites", nargs="*", help=f"{' '.join(SUITES)}; all when left out")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds that count (5; quick 3)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter bursts")
+    parser.add_argument("--directory", default="", help="where the contestants write (/var/tmp)")
+    wanted = parser.parse_args()
+    if unknown := [name for name in wanted.suites if name not in SUITES]:
+        parser.error(f"no suite {unknown[0]}; there are: {' '.join(SUITES)}")
+    if os.geteuid() != 0:
+        sys.exit("make bench needs root: docker, podman and containers are part of it")
+    if lacking := [name for name in TOOLS if not find_tool(name)]:
+        print(f"not installed, so not measured: {', '.join(lacking)}")
+        if "docker-registry" in lacking:
+            sys.exit("the peer is missing: apt-get install docker-registry docker.io podman gcc")
+    rounds = wanted.rounds or (3 if wanted.quick else 5)
+    scratch = Path(tempfile.mkdtemp(prefix="pyreg-bench-", dir=wanted.directory or "/var/tmp"))
+    print(f"{os.cpu_count()} cores, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}, "
+          f"data in {scratch}, {rounds} rounds each")  # fmt: skip
+    started = time.monotonic()
+    rows: list[harness.Row] = []
+    try:
+        for name in wanted.suites or SUITES:
+            rows += SUITES[name](scratch / name, rounds, quick=wanted.quick)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # only now: see `sample.variants`
+    print(f"\n{harness.summary(rows)}\n\n{time.monotonic() - started:.0f} s")
+    results = ROOT / "bench-results"
+    results.mkdir(exist_ok=True)
+    figures = {row.title: row.figures for row in rows}
+    (results / f"{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
