@@ -23,6 +23,7 @@ RegistryError               base; `hint` says what to try
 │   └── AccountInvalid
 ├── Unavailable             our fault and temporary: asking again may help
 │   ├── DatabaseBusy        another process held the write lock for too long
+│   ├── DatabaseFailed      the disk under it failed, or the file is damaged
 │   ├── StaleGeneration     the bytes were swept while their upload was being finished
 │   └── StorageFull         no space left where blobs or metadata live
 ├── DatabaseUnusable        the database cannot be opened by this version
@@ -208,6 +209,15 @@ class DatabaseBusy(Unavailable):
             hint="try again; if it persists, find the process that keeps metadata.db open",
         )
         self.waited_s = waited_s
+
+
+class DatabaseFailed(Unavailable):
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the database failed: {reason}",
+            hint="check the disk and the permissions of metadata.db and its directory",
+        )
+        self.reason = reason
 
 
 class StaleGeneration(Unavailable):

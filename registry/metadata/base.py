@@ -11,8 +11,8 @@ Glossary
     lease       until when a blob without references may not be doomed
 
 Two doors. `HotReads` is synchronous, takes microseconds and is called straight in the event loop.
-Everything else is a coroutine that runs one transaction in a thread and returns after it is on disk:
-all of it happened, or nothing. Each may raise DatabaseBusy and StorageFull.
+Everything else is a coroutine that runs one transaction in a thread and returns once it is on disk:
+all of it happened, or nothing did. Each may raise DatabaseBusy and StorageFull.
 
 Times are whole seconds since 1970 in UTC. Listings are sorted bytewise by name or digest.
 """
@@ -25,14 +25,12 @@ from typing import Generic, Protocol, TypeVar
 
 from ocispec.digest import Digest
 from ocispec.distribution.name import RepositoryName, Tag
-
+from ocispec.distribution.scope import DELETE as DELETE
+from ocispec.distribution.scope import PULL as PULL
+from ocispec.distribution.scope import PUSH as PUSH
 from registry.errors import Denied
 
 T = TypeVar("T")
-
-PULL = "pull"
-PUSH = "push"
-DELETE = "delete"
 
 LIVE = "live"
 DOOMED = "doomed"

@@ -1,0 +1,201 @@
+"""Blobs and memberships. Existence for a caller is a membership row of a live blob row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import RowMapping, delete, exists, select, update
+
+from ocispec.digest import Digest
+from registry.errors import BlobReferenced, BlobUnknown, StaleGeneration
+from registry.metadata import events
+from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, BlobRecord
+from registry.metadata.collection import release_blobs, review_blobs
+from registry.metadata.repositories import ensure_repository, find_repository
+from registry.metadata.tables import blob, manifest_blob, repository, repository_blob
+from registry.metadata.transaction import Operations, Transaction, digest_of, insert, reads, writes
+
+_COLUMNS = (
+    blob.c.digest,
+    blob.c.size,
+    blob.c.state,
+    blob.c.generation,
+    blob.c.store_key,
+    blob.c.unreferenced_since,
+    blob.c.lease_until,
+)
+
+# Holders of a blob that an anonymous mount looks at. Base layers are held by very many.
+_MAX_SOURCES = 1000
+
+
+class SqlBlobs(Operations):
+    """Implements `registry.metadata.base.Blobs`."""
+
+    @writes
+    def add(
+        self,
+        tx: Transaction,
+        access: Access,
+        digest: Digest,
+        size: int,
+        *,
+        store_key: str,
+        generation: int,
+    ) -> BlobRecord:
+        access.require(PUSH)
+        return add_blob(tx, access, digest, size, store_key=store_key, generation=generation)
+
+    @writes
+    def mount(
+        self, tx: Transaction, access: Access, digest: Digest, source: Access
+    ) -> BlobRecord | None:
+        access.require(PUSH)
+        source.require(PULL)
+        source_id = find_repository(tx, source)
+        if source_id is None:
+            return None
+        query = (
+            select(*_COLUMNS)
+            .join(repository_blob, repository_blob.c.digest == blob.c.digest)
+            .where(
+                repository_blob.c.repository_id == source_id,
+                blob.c.digest == str(digest),
+                blob.c.state == LIVE,
+            )
+            .with_for_update(of=blob)
+        )
+        return _link(tx, access, tx.connection.execute(query).mappings().first())
+
+    @writes
+    def mount_from_any(
+        self, tx: Transaction, access: Access, digest: Digest, may_read: Callable[[str], bool]
+    ) -> BlobRecord | None:
+        access.require(PUSH)
+        holders = (
+            select(repository.c.name)
+            .join(repository_blob, repository_blob.c.repository_id == repository.c.id)
+            .where(repository_blob.c.digest == str(digest))
+            .limit(_MAX_SOURCES)
+        )
+        if not any(map(may_read, tx.connection.execute(holders).scalars())):
+            return None
+        query = (
+            select(*_COLUMNS)
+            .where(blob.c.digest == str(digest), blob.c.state == LIVE)
+            .with_for_update()
+        )
+        return _link(tx, access, tx.connection.execute(query).mappings().first())
+
+    @writes
+    def extend_lease(self, tx: Transaction, access: Access, digest: Digest) -> None:
+        access.require(PULL)
+        tx.connection.execute(
+            update(blob)
+            .where(
+                blob.c.digest == str(digest),
+                blob.c.state == LIVE,
+                blob.c.unreferenced_since.is_not(None),
+                blob.c.lease_until < tx.now + tx.terms.lease_s,
+                exists()
+                .where(repository_blob.c.digest == blob.c.digest)
+                .where(repository_blob.c.repository_id == repository.c.id)
+                .where(repository.c.name == access.name.text),
+            )
+            .values(lease_until=tx.now + tx.terms.lease_s)
+        )
+
+    @writes
+    def remove(self, tx: Transaction, access: Access, digest: Digest) -> None:
+        access.require(DELETE)
+        repository_id = find_repository(tx, access)
+        if repository_id is None:
+            raise BlobUnknown(access.name, digest)
+        used = select(1).where(
+            manifest_blob.c.repository_id == repository_id, manifest_blob.c.digest == str(digest)
+        )
+        if tx.connection.execute(used.limit(1)).first():
+            raise BlobReferenced(access.name, digest)
+        removed = tx.connection.execute(
+            delete(repository_blob).where(
+                repository_blob.c.repository_id == repository_id,
+                repository_blob.c.digest == str(digest),
+            )
+        )
+        if not removed.rowcount:
+            raise BlobUnknown(access.name, digest)
+        release_blobs(tx, [str(digest)], event="blob removed")
+        events.record(tx, events.BLOB_REMOVED, access, digest=str(digest))
+
+    @reads
+    def find(self, tx: Transaction, digest: Digest) -> BlobRecord | None:
+        """The blob's row in whatever state, for the collector and for inspection."""
+        query = select(*_COLUMNS).where(blob.c.digest == str(digest))
+        row = tx.connection.execute(query).mappings().first()
+        return None if row is None else _record(row)
+
+
+def add_blob(
+    tx: Transaction, access: Access, digest: Digest, size: int, *, store_key: str, generation: int
+) -> BlobRecord:
+    """What `Blobs.add` says, inside a transaction."""
+    key = str(digest)
+    tx.connection.execute(
+        insert(tx, blob)
+        .values(
+            digest=key,
+            size=size,
+            state=LIVE,
+            generation=generation,
+            store_key=store_key,
+            created_at=tx.now,
+            unreferenced_since=tx.now,
+            lease_until=tx.now + tx.terms.lease_s,
+        )
+        .on_conflict_do_nothing()
+    )
+    query = select(*_COLUMNS).where(blob.c.digest == key).with_for_update()
+    row = tx.connection.execute(query).mappings().one()
+    if row["state"] != LIVE:
+        # The bytes of an older generation may be swept at any moment; only new ones count.
+        if generation != row["generation"]:
+            raise StaleGeneration(digest, generation=row["generation"])
+        tx.connection.execute(
+            update(blob)
+            .where(blob.c.digest == key)
+            .values(
+                state=LIVE,
+                size=size,
+                store_key=store_key,
+                created_at=tx.now,
+                unreferenced_since=tx.now,
+                verified_at=None,
+            )
+        )
+        row = tx.connection.execute(query).mappings().one()
+    record = _link(tx, access, row)
+    assert record is not None
+    return record
+
+
+def _link(tx: Transaction, access: Access, row: RowMapping | None) -> BlobRecord | None:
+    """Make the repository a holder of a live blob whose row is locked, and lease it."""
+    if row is None:
+        return None
+    repository_id = ensure_repository(tx, access)
+    tx.connection.execute(
+        insert(tx, repository_blob)
+        .values(repository_id=repository_id, digest=row["digest"], linked_at=tx.now)
+        .on_conflict_do_nothing()
+    )
+    lease_until = max(row["lease_until"], tx.now + tx.terms.lease_s)
+    tx.connection.execute(
+        update(blob).where(blob.c.digest == row["digest"]).values(lease_until=lease_until)
+    )
+    if row["unreferenced_since"] is not None:
+        review_blobs(tx, [row["digest"]], due_at=lease_until, event="blob added")
+    return _record(row, lease_until=lease_until)
+
+
+def _record(row: RowMapping, **changes: int) -> BlobRecord:
+    return BlobRecord(**{**row, "digest": digest_of(row["digest"]), **changes})

@@ -1,0 +1,191 @@
+"""Open the metadata: engines, threads, and the operations on top of them, assembled.
+
+One process has on a SQLite file
+    1 connection held by the event loop (`HotReads`),
+    1 held by the writer's thread (`Writer`), and
+    a few in a pool for listings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+
+from registry.errors import DatabaseUnusable
+from registry.metadata import migration
+from registry.metadata.accounts import SqlAccounts
+from registry.metadata.base import HotReads
+from registry.metadata.blobs import SqlBlobs
+from registry.metadata.credentials import SqlCredentials
+from registry.metadata.failures import translate
+from registry.metadata.hotreads import SqliteHotReads
+from registry.metadata.manifests import SqlManifests
+from registry.metadata.repositories import SqlRepositories
+from registry.metadata.tags import SqlTags
+from registry.metadata.transaction import Terms, Transaction, Transactions
+from registry.metadata.uploads import SqlUploads
+from registry.metadata.writer import Writer
+
+T = TypeVar("T")
+
+# One round of waiting for another process's write lock; the writer waits several.
+_BUSY_S = 5.0
+
+# Listings read a page each: more threads would only compete for the interpreter.
+_READERS = 2
+
+
+class Database:
+    """Runs operations against one SQLite file, in threads. Closing twice is harmless."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float], terms: Terms) -> None:
+        self._clock = clock
+        self._terms = terms
+        self._closed = False
+        self._writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
+        self._reading = sqlite_engine(path, begin="BEGIN")
+        connection = self._writing.connect()
+        self._writer = Writer(connection, clock=self._now, terms=terms, busy_s=_BUSY_S)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="metadata-reader")
+        self._lock = threading.Lock()
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    async def write(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step and commit it to disk; if it raises, nothing of it happened."""
+        return await asyncio.wrap_future(self._writer.submit(step))
+
+    async def read(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step that only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, step)
+
+    def _read(self, step: Callable[[Transaction], T]) -> T:
+        try:
+            with self._reading.begin() as connection:
+                return step(Transaction(connection, self._now(), self._terms))
+        except Exception as error:
+            raise translate(error, waited_s=_BUSY_S) from error.__cause__
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._writer.close()
+        self._readers.shutdown()
+        self._writing.dispose()
+        self._reading.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class SqlMetadata:
+    """Implements `registry.metadata.base.Metadata`."""
+
+    hot: HotReads
+    repositories: SqlRepositories
+    blobs: SqlBlobs
+    uploads: SqlUploads
+    manifests: SqlManifests
+    tags: SqlTags
+    accounts: SqlAccounts
+    credentials: SqlCredentials
+    _close: Callable[[], None]
+
+    def close(self) -> None:
+        """Wait for running transactions and close; harmless twice."""
+        self.hot.close()
+        self._close()
+
+
+def open_metadata(
+    path: Path, *, clock: Callable[[], float] = time.time, terms: Terms | None = None
+) -> SqlMetadata:
+    """Open a database file, creating or upgrading it. Blocks; several processes may do it at once.
+
+    The directory must exist. The file is made readable by its owner alone, because it holds the
+    keys that sign tokens.
+
+    Raises: DatabaseTooNew; DatabaseUnusable; DatabaseBusy; StorageFull.
+    """
+    prepare(path)
+    database = Database(path, clock=clock, terms=terms or Terms())
+    return assemble(database, SqliteHotReads(path, clock=clock), database.close)
+
+
+def assemble(transactions: Transactions, hot: HotReads, close: Callable[[], None]) -> SqlMetadata:
+    """The operations, on whatever runs transactions."""
+    return SqlMetadata(
+        hot=hot,
+        repositories=SqlRepositories(transactions),
+        blobs=SqlBlobs(transactions),
+        uploads=SqlUploads(transactions),
+        manifests=SqlManifests(transactions),
+        tags=SqlTags(transactions),
+        accounts=SqlAccounts(transactions),
+        credentials=SqlCredentials(transactions),
+        _close=close,
+    )
+
+
+def prepare(path: Path) -> None:
+    """Create the file if need be and bring its schema up to date. Raises: as `open_metadata`."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise DatabaseUnusable(
+            f"cannot open the database {path}: {error.strerror}",
+            hint="the directory must exist and be writable by this user",
+        ) from error
+    engine = sqlite_engine(path, begin="BEGIN IMMEDIATE")
+    try:
+        with engine.begin() as connection:
+            migration.upgrade(connection)
+    except Exception as error:
+        raise translate(error, waited_s=_BUSY_S) from error.__cause__
+    finally:
+        engine.dispose()
+
+
+def sqlite_engine(path: Path, *, begin: str) -> Engine:
+    """Connections whose transactions start with `begin`, the driver's own logic being off."""
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"isolation_level": None, "timeout": _BUSY_S, "check_same_thread": False},
+        pool_size=_READERS,
+        max_overflow=1,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: Any) -> None:
+        # WAL: readers and the writer do not wait for each other. FULL: the log is flushed at each
+        # commit; with NORMAL a power cut would undo pushes that were acknowledged.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        # The log file may have been made just now; its name must survive a power cut too.
+        _sync_directory(path.absolute().parent)
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,235 @@
+"""Manifests: what they name must be there, and stays there as long as they do."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import ColumnElement, RowMapping, case, delete, insert, select, update
+
+from ocispec.digest import Digest
+from ocispec.distribution.name import Tag
+from registry.errors import ManifestBlobUnknown, ManifestUnknown
+from registry.metadata import events
+from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, NewManifest, Page, Referrer
+from registry.metadata.collection import release_blobs, review_manifests
+from registry.metadata.repositories import ensure_repository, find_repository, repository_id
+from registry.metadata.tables import blob, manifest, manifest_blob, manifest_child, repository_blob
+from registry.metadata.tables import tag as tag_table
+from registry.metadata.tags import drop_tags, point_tags
+from registry.metadata.transaction import (
+    Operations,
+    Transaction,
+    batches,
+    digest_of,
+    reads,
+    writes,
+)
+from registry.metadata.transaction import insert as upsert
+
+# What a referrers listing shows, and filters by.
+_shown_type: ColumnElement[str] = case(
+    (manifest.c.artifact_type != "", manifest.c.artifact_type),
+    else_=manifest.c.config_media_type,
+)
+
+
+class SqlManifests(Operations):
+    """Implements `registry.metadata.base.Manifests`."""
+
+    @writes
+    def put(
+        self,
+        tx: Transaction,
+        access: Access,
+        new: NewManifest,
+        *,
+        tags: tuple[Tag, ...] = (),
+        allow_sparse: bool = False,
+    ) -> bool:
+        access.require(PUSH)
+        repository_id = ensure_repository(tx, access)
+        held = _lock_blobs(tx, repository_id, new)
+        missing = [b.digest for b in new.blobs if not b.may_be_absent and str(b.digest) not in held]
+        if not allow_sparse:
+            missing += _missing_children(tx, repository_id, new)
+        if missing:
+            raise ManifestBlobUnknown(access.name, dict.fromkeys(missing))
+        id, is_new = _insert(tx, access, repository_id, new)
+        if is_new:
+            _refer(tx, repository_id, id, new, held)
+            events.record(tx, events.MANIFEST_PUSHED, access, digest=str(new.digest))
+            if not tags:
+                review_manifests(tx, repository_id, [str(new.digest)], event="pushed untagged")
+        point_tags(tx, access, repository_id, list(dict.fromkeys(t.text for t in tags)), id)
+        return is_new
+
+    @writes
+    def remove(self, tx: Transaction, access: Access, digest: Digest) -> None:
+        access.require(DELETE)
+        repository = repository_id(tx, access)
+        query = select(manifest.c.id).where(
+            manifest.c.repository_id == repository, manifest.c.digest == str(digest)
+        )
+        id = tx.connection.execute(query.with_for_update()).scalar()
+        if id is None:
+            raise ManifestUnknown(access.name, digest)
+        pointing = select(tag_table.c.name).where(tag_table.c.manifest_id == id)
+        names = list(tx.connection.execute(pointing).scalars())
+        drop_tags(tx, access, repository, names, str(digest))
+        used = tx.connection.execute(
+            select(manifest_blob.c.digest).where(manifest_blob.c.manifest_id == id).distinct()
+        )
+        blobs = list(used.scalars())
+        loose = tx.connection.execute(
+            select(manifest_child.c.child_digest).where(manifest_child.c.parent_id == id)
+        )
+        review_manifests(tx, repository, loose.scalars(), event="index removed")
+        referring = tx.connection.execute(
+            select(manifest.c.digest).where(
+                manifest.c.repository_id == repository, manifest.c.subject_digest == str(digest)
+            )
+        )
+        review_manifests(tx, repository, referring.scalars(), event="subject removed")
+        tx.connection.execute(delete(manifest).where(manifest.c.id == id))
+        release_blobs(tx, blobs, event="manifest removed")
+        events.record(tx, events.MANIFEST_REMOVED, access, digest=str(digest))
+
+    @reads
+    def referrers(
+        self,
+        tx: Transaction,
+        access: Access,
+        subject: Digest,
+        *,
+        artifact_type: str = "",
+        n: int,
+        last: str = "",
+    ) -> Page[Referrer]:
+        access.require(PULL)
+        repository = find_repository(tx, access)
+        if n <= 0 or repository is None:
+            return Page((), False)
+        query = (
+            select(
+                manifest.c.digest,
+                manifest.c.media_type,
+                manifest.c.size,
+                _shown_type.label("artifact_type"),
+                manifest.c.annotations,
+            )
+            .where(
+                manifest.c.repository_id == repository,
+                manifest.c.subject_digest == str(subject),
+                manifest.c.digest > last,
+            )
+            .order_by(manifest.c.digest)
+            .limit(n + 1)
+        )
+        if artifact_type:
+            query = query.where(_shown_type == artifact_type)
+        rows = tx.connection.execute(query).mappings().all()
+        return Page(tuple(map(_referrer, rows[:n])), len(rows) > n)
+
+
+def _referrer(row: RowMapping) -> Referrer:
+    return Referrer(
+        digest=digest_of(row["digest"]),
+        media_type=row["media_type"],
+        size=row["size"],
+        artifact_type=row["artifact_type"],
+        annotations=json.loads(row["annotations"]),
+    )
+
+
+def _lock_blobs(tx: Transaction, repository_id: int, new: NewManifest) -> set[str]:
+    """Digests of the named blobs that the repository holds; they stay live until the commit.
+
+    The shared row locks conflict with the collector's, which wants the rows for itself before it
+    dooms a blob. On SQLite the whole transaction has the write lock anyway.
+    """
+    held: set[str] = set()
+    for batch in batches(sorted({str(reference.digest) for reference in new.blobs})):
+        query = (
+            select(blob.c.digest)
+            .join(repository_blob, repository_blob.c.digest == blob.c.digest)
+            .where(
+                repository_blob.c.repository_id == repository_id,
+                blob.c.digest.in_(batch),
+                blob.c.state == LIVE,
+            )
+            .order_by(blob.c.digest)
+            .with_for_update(read=True, of=blob)
+        )
+        held.update(tx.connection.execute(query).scalars())
+    return held
+
+
+def _missing_children(tx: Transaction, repository_id: int, new: NewManifest) -> list[Digest]:
+    there: set[str] = set()
+    for batch in batches(sorted({str(child) for child in new.children})):
+        query = (
+            select(manifest.c.digest)
+            .where(manifest.c.repository_id == repository_id, manifest.c.digest.in_(batch))
+            .order_by(manifest.c.digest)
+            .with_for_update(read=True)
+        )
+        there.update(tx.connection.execute(query).scalars())
+    return [child for child in new.children if str(child) not in there]
+
+
+def _insert(
+    tx: Transaction, access: Access, repository_id: int, new: NewManifest
+) -> tuple[int, bool]:
+    """The manifest's id, and whether it is new. The same bytes again change nothing."""
+    inserted = tx.connection.execute(
+        upsert(tx, manifest)
+        .values(
+            repository_id=repository_id,
+            digest=str(new.digest),
+            media_type=new.media_type,
+            size=len(new.raw),
+            raw=new.raw,
+            subject_digest=None if new.subject is None else str(new.subject),
+            artifact_type=new.artifact_type,
+            config_media_type=new.config_media_type,
+            annotations=json.dumps(dict(new.annotations), ensure_ascii=False),
+            actor=access.subject,
+            pushed_at=tx.now,
+        )
+        .on_conflict_do_nothing()
+        .returning(manifest.c.id)
+    ).scalar()
+    if inserted is not None:
+        return int(inserted), True
+    query = select(manifest.c.id).where(
+        manifest.c.repository_id == repository_id, manifest.c.digest == str(new.digest)
+    )
+    return int(tx.connection.execute(query).scalar_one()), False
+
+
+def _refer(tx: Transaction, repository_id: int, id: int, new: NewManifest, held: set[str]) -> None:
+    """Record what the manifest uses, which keeps it."""
+    uses = {(str(r.digest), r.role) for r in new.blobs if str(r.digest) in held}
+    if uses:
+        tx.connection.execute(
+            insert(manifest_blob),
+            [
+                {"manifest_id": id, "repository_id": repository_id, "digest": digest, "role": role}
+                for digest, role in sorted(uses)
+            ],
+        )
+    children = {str(child) for child in new.children}
+    if children:
+        tx.connection.execute(
+            insert(manifest_child),
+            [
+                {"parent_id": id, "repository_id": repository_id, "child_digest": digest}
+                for digest in sorted(children)
+            ],
+        )
+    for batch in batches(sorted(held)):
+        tx.connection.execute(
+            update(blob)
+            .where(blob.c.digest.in_(batch), blob.c.unreferenced_since.is_not(None))
+            .values(unreferenced_since=None)
+        )

@@ -1,0 +1,116 @@
+"""One transaction as the operations see it, and the two decorators that give them one.
+
+An operation is written as an ordinary function of a transaction:
+
+    @writes
+    def remove(self, tx: Transaction, access: Access, tag: Tag) -> None: ...
+
+and called as a coroutine without it: `await tags.remove(access, tag)`. It runs in a thread, may be
+rolled back (then by raising), and its effects are on disk when the coroutine returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, update_wrapper
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ocispec.digest import Digest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Bound parameters of one statement: SQLite allows 32766, older builds 999.
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long the registry waits before it lets go of things, in seconds."""
+
+    #: How long bytes live without a manifest that uses them: the longest push.
+    lease_s: int = 24 * 3600
+    #: How long a manifest lives without a tag.
+    untagged_s: int = 24 * 3600
+    #: How long an upload may rest.
+    upload_expiry_s: int = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An open transaction. Operations never commit; they return or raise."""
+
+    connection: Connection
+    #: Seconds since 1970, the same for all statements of the transaction.
+    now: int
+    terms: Terms
+
+
+class Transactions(Protocol):
+    """Who runs operations: see `registry.metadata.database.Database`."""
+
+    async def read(self, step: Callable[[Transaction], T]) -> T: ...
+
+    async def write(self, step: Callable[[Transaction], T]) -> T: ...
+
+
+class Operations:
+    """Base of the classes that hold operations on one noun."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self.transactions = transactions
+
+
+S = TypeVar("S", bound=Operations)
+Step = Callable[Concatenate[S, Transaction, P], T]
+Operation = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+
+
+def reads(step: Step[S, P, T]) -> Operation[S, P, T]:
+    """The operation sees one consistent state and changes nothing."""
+
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.transactions.read(lambda tx: step(self, tx, *args, **kwargs))
+
+    return _named_like(step, run)
+
+
+def writes(step: Step[S, P, T]) -> Operation[S, P, T]:
+    """The operation has the database's write lock, or on PostgreSQL the row locks it takes."""
+
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.transactions.write(lambda tx: step(self, tx, *args, **kwargs))
+
+    return _named_like(step, run)
+
+
+def _named_like(step: Step[S, P, T], run: Operation[S, P, T]) -> Operation[S, P, T]:
+    update_wrapper(run, step)
+    return run
+
+
+def insert(tx: Transaction, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say ON CONFLICT: the one place where the dialects differ."""
+    if tx.connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces small enough for one IN (…)."""
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
+
+
+@lru_cache(maxsize=16384)
+def digest_of(text: str) -> Digest:
+    """A digest from its column. Values are immutable, so remembering them is safe."""
+    return Digest.parse(text)
+
+
+def optional_digest(text: str | None) -> Digest | None:
+    return None if text is None else digest_of(text)
