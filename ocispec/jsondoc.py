@@ -208,9 +208,11 @@ class Fields:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in members if names.count(name) > 1)
-        raise InvalidDocument(f"the name {twice[:80]!a} occurs twice in one object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidDocument(f"the name {name[:80]!a} occurs twice in one object")
+            seen.add(name)
     return members
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ocispec.digest import Digest
     from ocispec.distribution.name import RepositoryName, Tag
 
@@ -71,7 +73,7 @@ def catalog_path(*, count: int | None = None, last: str = "") -> str:
     return CATALOG + _query({"n": count, "last": last})
 
 
-def _query(parameters: dict[str, object]) -> str:
+def _query(parameters: Mapping[str, object]) -> str:
     given = {name: item for name, item in parameters.items() if item is not None and item != ""}
     if not given:
         return ""

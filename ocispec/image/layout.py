@@ -74,12 +74,17 @@ class BlobWriter:
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append all of `data`; return its length in bytes.
 
-        Raises: OSError, such as ENOSPC: then abort, since part of `data` may be written.
+        Raises: OSError, such as ENOSPC. The content is then gone as after `abort`: part of `data`
+        may be in the file and not in the hash, so going on would commit something else.
         """
         with memoryview(data) as view, view.cast("B") as rest:
             done = 0
-            while done < len(rest):
-                done += os.write(self._descriptor, rest[done:])
+            try:
+                while done < len(rest):
+                    done += os.write(self._descriptor, rest[done:])
+            except BaseException:
+                self.abort()
+                raise
             for hasher in self._hashers:
                 hasher.update(rest)
             self.size += done
@@ -102,6 +107,8 @@ class BlobWriter:
         is then gone, unless the error is from flushing the directory, after the rename: a name
         that is whole, but may not survive a loss of power. Commit the same content again.
         """
+        if self._descriptor < 0:
+            raise ValueError("this content was committed or aborted before")
         try:
             if expected is not None:
                 found = self.digest(expected.algorithm)
