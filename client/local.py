@@ -22,16 +22,15 @@ from __future__ import annotations
 import json
 import os
 
+from client.errors import AmbiguousImage, ImageInUse, ImageNotFound, LocalStoreError
+from client.localimage import LocalImage, read_blob, read_manifest
 from ocispec.descriptor import Descriptor
 from ocispec.digest import Digest
 from ocispec.distribution.reference import Reference
+from ocispec.errors import SpecError
 from ocispec.image.layout import Layout, write_file_atomically
 from ocispec.image.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse_manifest
 from ocispec.mediatype import INDEX_TYPES
-
-from client.errors import AmbiguousImage, ImageInUse, ImageNotFound, LocalStoreError
-from client.localimage import LocalImage, read_blob, read_manifest
-from ocispec.errors import SpecError
 from ocispec.value import value
 
 TYPE_CHECKING = False
@@ -240,9 +239,8 @@ class LocalStore:
         return self._describe(target, manifest, False).annotations
 
     def _describe(self, target: Descriptor, manifest: Descriptor, from_registry: bool) -> _Entry:
-        from ocispec.image.config import ImageConfig
-
         from client.layersize import unpacked_size
+        from ocispec.image.config import ImageConfig
 
         content = read_manifest(self.layout, manifest)
         config = ImageConfig.parse(read_blob(self.layout, content.config, 8 << 20))

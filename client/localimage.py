@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from client.errors import ContentMismatch, LocalStoreError
 from ocispec.digest import Digest
 from ocispec.image.config import ImageConfig
 from ocispec.image.manifest import MAX_MANIFEST_BYTES, ImageManifest, parse_manifest
-
-from client.errors import ContentMismatch, LocalStoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
