@@ -26,7 +26,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
-from registry.server.errors import ClientGone
+from registry.server.errors import ClientGone, ClientStalled
 from registry.server.threads import RECEIVERS, SENDERS, in_thread
 
 Scope = MutableMapping[str, Any]
@@ -43,6 +43,9 @@ PIECE = 1 << 20
 #: The same when many transfers run at once, to bound memory.
 CROWDED_PIECE = 1 << 18
 CROWD = 16
+
+#: Seconds without a message after which a client is given up.
+IDLE_S = 60.0
 
 _plain_sends = 0
 
@@ -142,7 +145,11 @@ async def _receive_messages(receive: Receive, sink: Sink) -> int:
     more = True
     gathered = bytearray()
     while more:
-        message = await receive()
+        try:
+            async with asyncio.timeout(IDLE_S):
+                message = await receive()
+        except TimeoutError:
+            raise ClientStalled(IDLE_S) from None
         if message["type"] == "http.disconnect":
             if gathered:  # what did arrive is kept, so that the upload can be continued
                 await in_thread(RECEIVERS, _write, sink, gathered)
