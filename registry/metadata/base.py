@@ -386,10 +386,10 @@ class Tags(Protocol):
     async def page(self, access: Access, *, n: int, last: str = "") -> Page[Tag]:
         """Tags after `last`, which need not exist. Raises: NameUnknown."""
 
-    async def remove(self, access: Access, tag: Tag) -> None:
+    async def remove(self, access: Access, name: Tag) -> None:
         """Raises: NameUnknown; ManifestUnknown."""
 
-    async def history(self, access: Access, tag: Tag, *, n: int = 100) -> tuple[TagChange, ...]:
+    async def history(self, access: Access, name: Tag, *, n: int = 100) -> tuple[TagChange, ...]:
         """Changes of a tag, newest first. Empty if there never was one."""
 
 

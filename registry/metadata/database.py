@@ -24,7 +24,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from registry.errors import DatabaseUnusable
 from registry.metadata import migration
 from registry.metadata.accounts import SqlAccounts
-from registry.metadata.base import HotReads
+from registry.metadata.base import HotReads, Metadata
 from registry.metadata.blobs import SqlBlobs
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
@@ -110,7 +110,7 @@ class SqlMetadata:
 
 def open_metadata(
     path: Path, *, clock: Callable[[], float] = time.time, terms: Terms | None = None
-) -> SqlMetadata:
+) -> Metadata:
     """Open a database file, creating or upgrading it. Blocks; several processes may do it at once.
 
     The directory must exist. The file is made readable by its owner alone, because it holds the

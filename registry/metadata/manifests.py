@@ -41,25 +41,27 @@ class SqlManifests(Operations):
         self,
         tx: Transaction,
         access: Access,
-        new: NewManifest,
+        manifest: NewManifest,
         *,
         tags: tuple[Tag, ...] = (),
         allow_sparse: bool = False,
     ) -> bool:
         access.require(PUSH)
         repository_id = ensure_repository(tx, access)
-        held = _lock_blobs(tx, repository_id, new)
-        missing = [b.digest for b in new.blobs if not b.may_be_absent and str(b.digest) not in held]
+        held = _lock_blobs(tx, repository_id, manifest)
+        missing = [
+            b.digest for b in manifest.blobs if not b.may_be_absent and str(b.digest) not in held
+        ]
         if not allow_sparse:
-            missing += _missing_children(tx, repository_id, new)
+            missing += _missing_children(tx, repository_id, manifest)
         if missing:
             raise ManifestBlobUnknown(access.name, dict.fromkeys(missing))
-        id, is_new = _insert(tx, access, repository_id, new)
+        id, is_new = _insert(tx, access, repository_id, manifest)
         if is_new:
-            _refer(tx, repository_id, id, new, held)
-            events.record(tx, events.MANIFEST_PUSHED, access, digest=str(new.digest))
+            _refer(tx, repository_id, id, manifest, held)
+            events.record(tx, events.MANIFEST_PUSHED, access, digest=str(manifest.digest))
             if not tags:
-                review_manifests(tx, repository_id, [str(new.digest)], event="pushed untagged")
+                review_manifests(tx, repository_id, [str(manifest.digest)], event="pushed untagged")
         point_tags(tx, access, repository_id, list(dict.fromkeys(t.text for t in tags)), id)
         return is_new
 
