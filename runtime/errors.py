@@ -11,6 +11,7 @@ EngineError                    base; `hint` says what to try, `exit_status` what
 │   ├── InvalidArchive(offset) not a tar archive, or one that says two things
 │   ├── InvalidCompression     damaged gzip or zstd, or something after its end
 │   ├── UnsupportedCompression a decompressor is not installed
+│   ├── LayerMismatch          not the bytes that the manifest or the config promises
 │   ├── HostileEntry(name)     an entry that tries to leave the layer or to fake overlay's marks
 │   └── LimitExceeded(limit)   more entries, bytes, depth ... than a layer may have
 ├── SnapshotError              a root file system cannot be prepared or mounted
@@ -99,6 +100,19 @@ class InvalidCompression(LayerError):
 
 class UnsupportedCompression(LayerError):
     pass
+
+
+class LayerMismatch(LayerError):
+    """`what` is the digest, size or diff id; `expected` and `found` are its text."""
+
+    def __init__(self, what: str, *, expected: object, found: object) -> None:
+        super().__init__(
+            f"{what} is {found}, expected {expected}",
+            hint="remove the image and pull it again; if it stays, the image itself is broken",
+        )
+        self.what = what
+        self.expected = str(expected)
+        self.found = str(found)
 
 
 class HostileEntry(LayerError):

@@ -1,9 +1,9 @@
 """Removing a directory tree that somebody hostile may have made.
 
 `shutil.rmtree` is not used: it costs imports on the start path, and a tree of 100 000 nested
-directories exhausts its recursion or its descriptors. This one works by directory descriptors, never
-follows a link, holds at most `_DEEPEST` descriptors, and gives itself permission where a directory
-of its own has none.
+directories exhausts its recursion or its descriptors. This one works by directory descriptors,
+never follows a link, holds at most `_DEEPEST` descriptors, and gives itself permission where a
+directory of its own has none.
 """
 
 from __future__ import annotations

@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ocispec.digest import Digest
-
     from runtime.paths import Paths
 
 VERSION = 1
 RECORD_LIMIT = 1 << 16
 SPARE_BYTES = 64 << 20
-"""Left free on the disk when a layer is accepted, so that containers can still write their state."""
+"""Left free when a layer is accepted, so that containers can still write their state."""
 
 _SHORT_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -129,7 +128,7 @@ class LayerStore:
     def remove(self, diff_id: Digest, *, used: frozenset[str]) -> None:
         """Delete a layer that no image needs; one that is not there is already removed.
 
-        `used` are the layer names that images still need; what snapshots stand on is looked up here.
+        `used` are the layer names that images still need; snapshots are looked at here.
         Raises: LayerInUse.
         """
         name = layer_name(diff_id)
@@ -181,7 +180,7 @@ class LayerStore:
         return len(doomed) + len(dangling)
 
     def require_space(self, size: int) -> None:
-        """Check that `size` bytes fit on the disk beside a small reserve. Raises: NotEnoughSpace."""
+        """Check that `size` bytes fit beside a small reserve. Raises: NotEnoughSpace."""
         state = os.statvfs(self.paths.layers)
         free = state.f_bavail * state.f_frsize
         if size + SPARE_BYTES > free:
@@ -240,7 +239,9 @@ class PendingLayer:
             with open(self.directory + "/layer.json", "w", encoding="utf-8") as file:
                 json.dump(record, file)
             if sync:
-                sync_file_system(self._held)
+                from runtime.linux.syscalls import syncfs
+
+                syncfs(self._held)  # one flush for all the files, not an fsync for each
             try:
                 os.rename(self.directory, self._paths.layer(self.diff_id))  # visible from here on
             except OSError as error:
@@ -310,16 +311,6 @@ class StoreLock:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
-
-
-def sync_file_system(descriptor: int) -> None:
-    """syncfs(2): one flush for the whole file system of `descriptor`, not an fsync a file."""
-    import ctypes  # only unpacking needs it, not the start of a container
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def raise_if_full(error: OSError, where: str) -> None:
