@@ -67,6 +67,7 @@ def _constructor(fields: tuple[str, ...], defaults: dict[str, Any], check: bool)
     lines = [f"def __init__(self, {arguments}):"]
     lines += [f"    _set(self, {f!r}, {f})" for f in fields]
     lines += ["    self.__post_init__()"] if check else []
+    lines += ["    pass"]  # for a class without fields
     scope = {"_set": object.__setattr__, "_defaults": defaults}
     exec("\n".join(lines), scope)  # the names come from a class statement, never from input
     return scope["__init__"]
