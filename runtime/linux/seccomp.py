@@ -5,8 +5,9 @@ search: about 8 comparisons a call and half the size of a linear filter. No libs
 
 What a profile means, where libseccomp leaves a choice: a rule without conditions beats all rules
 with conditions for the same call; among those with conditions the first that matches wins. Calls
-newer than the newest one that a profile names get ENOSYS instead of its default error, because programs
-fall back on ENOSYS and give up on EPERM (runc does the same). A foreign architecture is killed.
+newer than the newest one that a profile names get ENOSYS instead of its default error, because
+programs fall back on ENOSYS and give up on EPERM (runc does the same). A foreign architecture is
+killed.
 """
 
 from __future__ import annotations

@@ -41,7 +41,9 @@ _SHARED = {
 
 NUMBERS = {
     "x86_64": {
+        "socket": 41,
         "capget": 125,
+        "fstatfs": 138,
         "capset": 126,
         "pivot_root": 155,
         "prctl": 157,
@@ -61,6 +63,7 @@ NUMBERS = {
     },
     "aarch64": {
         "umount2": 39,
+        "fstatfs": 44,
         "mount": 40,
         "pivot_root": 41,
         "capget": 90,
@@ -72,6 +75,7 @@ NUMBERS = {
         "keyctl": 219,
         "syncfs": 267,
         "setns": 268,
+        "socket": 198,
         "renameat2": 276,
         "seccomp": 277,
         "bpf": 280,
@@ -364,6 +368,19 @@ def renameat2(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int
         about=from_path,
         and_about=to_path,
     )
+
+
+def fstatfs_type(fd: int) -> int:
+    """The kind of file system a descriptor is on, as one of the *_MAGIC numbers."""
+    buffer = ctypes.create_string_buffer(256)
+    _call("fstatfs", fd, buffer)
+    kind: int = struct.unpack_from("=q", buffer.raw)[0]
+    return kind & 0xFFFFFFFF
+
+
+def socket(family: int, kind: int, protocol: int) -> int:
+    """A bare socket, for those that must not wait for the `socket` module to load."""
+    return _call("socket", family, kind, protocol)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
