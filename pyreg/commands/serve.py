@@ -1,0 +1,74 @@
+"""`pyreg serve`: run the registry server."""
+
+from __future__ import annotations
+
+from pyreg.cli import BOOL, NUMBER, TEXT, Command, Flag
+from pyreg.registry_settings import WHERE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyreg.__main__ import Context
+    from pyreg.cli import Options
+
+COMMAND = Command(
+    name="serve",
+    usage="[OPTIONS]",
+    summary="Run the registry server",
+    flags=(
+        *WHERE,
+        Flag("host", "", TEXT, "Address to listen on (default 127.0.0.1)"),
+        Flag("port", "", NUMBER, "Port to listen on (default 5000)"),
+        Flag("access-log", "", BOOL, "Log every request to standard error"),
+    ),
+    details=(
+        "The first start creates the database and a user `admin`, whose random password is shown\n"
+        "once. Every setting of the [registry] table can also be given as PYREG_<NAME>."
+    ),
+)
+
+
+def run(options: Options, context: Context) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    import asyncio
+    import logging
+    import signal
+
+    from pyreg.registry_settings import registry_settings
+    from registry.app import create_app
+    from registry.auth.login import FIRST_ADMIN
+    from registry.first_start import prepare
+    from registry.server.run import Listening, ServerOptions, serve
+
+    console = context.console
+    flags: dict[str, object] = {}
+    if options.given("host"):
+        flags["host"] = options.text("host")
+    if options.given("port"):
+        flags["port"] = options.number("port")
+    if options.given("access-log"):
+        flags["access_log"] = options.flag("access-log")
+    settings = registry_settings(options, context, flags)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    password = asyncio.run(prepare(settings))
+    if password:
+        console.note(f"Created the user '{FIRST_ADMIN}' with the password  {password}")
+        console.note("It is not shown again; change it with: pyreg user passwd admin")
+
+    def announce(listening: Listening) -> None:
+        host = "localhost" if listening.host in ("127.0.0.1", "::1") else listening.host
+        shown = f"[{host}]" if ":" in host else host
+        console.out(f"pyreg registry ready at {listening.scheme}://{shown}:{listening.port}")
+        console.stdout.flush()
+
+    # The server stops gracefully and then raises the signal anew; that ends nothing but the wait.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        serve(
+            create_app(settings),
+            ServerOptions(host=settings.host, port=settings.port, graceful_s=settings.graceful_s),
+            announce,
+        )
+    except SystemExit as stopped:  # uvicorn's way to say that the start failed; the log says why
+        return 1 if stopped.code else 0
+    return 0

@@ -1,0 +1,32 @@
+"""What handlers borrow: opened in the application's lifespan, closed there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.auth.guard import Guard
+    from registry.auth.passwords import Passwords
+    from registry.auth.policy import Policy
+    from registry.auth.refresh import RefreshTokens
+    from registry.auth.tokens import TokenService
+    from registry.content.blobs import Blobs
+    from registry.content.uploads import BlobUploads
+    from registry.metadata.base import Metadata
+    from registry.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One of each; all are safe for many requests at once."""
+
+    settings: Settings
+    metadata: Metadata
+    guard: Guard
+    policy: Policy
+    tokens: TokenService
+    refresh_tokens: RefreshTokens
+    passwords: Passwords
+    blobs: Blobs
+    uploads: BlobUploads

@@ -1,0 +1,114 @@
+"""`/token`: where clients exchange a password or refresh token for an access token.
+
+GET with Basic credentials or none, and POST in the form of OAuth 2. Asking for more than one may do
+is no error: the token allows what is allowed. Spec: distribution, "Token Authentication".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from ocispec.distribution.scope import format_scopes, parse_scopes
+from registry.api.params import Query
+from registry.api.problems import Refusal
+from registry.auth.guard import MAX_AUTHORIZATION, parse_basic
+from registry.auth.login import log_in
+from registry.auth.policy import ANONYMOUS, Subject
+from registry.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from registry.api.exchange import Exchange
+
+MAX_FORM = 64 * 1024
+
+# What everybody sees who asks for a token with a wrong password.
+_BASIC = [(b"www-authenticate", b'Basic realm="pyreg"')]
+
+_NEVER_KEPT = [(b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
+
+
+async def token_by_get(exchange: Exchange) -> None:
+    """With Basic credentials an account's token, without any an anonymous one."""
+    query = exchange.query
+    header = exchange.header_text(b"authorization")
+    subject = ANONYMOUS
+    if header:
+        scheme, _, credentials = header.partition(" ")
+        if scheme.lower() != "basic" or len(header) > MAX_AUTHORIZATION:
+            raise _wrong_credentials()
+        try:
+            name, password = parse_basic(credentials.strip())
+        except Unauthenticated:
+            raise _wrong_credentials() from None
+        subject = await _log_in(exchange, name, password)
+    wants_refresh = query.first("offline_token") == "true"
+    await _grant(exchange, query, subject, wants_refresh=wants_refresh)
+
+
+async def token_by_post(exchange: Exchange) -> None:
+    """grant_type password or refresh_token."""
+    raw = await exchange.read_body(MAX_FORM)
+    if raw is None:
+        raise Refusal(413, "UNSUPPORTED", f"the form is longer than {MAX_FORM} bytes")
+    form = Query(raw, limit=MAX_FORM)
+    match form.first("grant_type"):
+        case "password":
+            name, password = form.first("username") or "", form.first("password") or ""
+            subject = await _log_in(exchange, name, password)
+            wants_refresh = form.first("access_type") == "offline"
+            await _grant(exchange, form, subject, wants_refresh=wants_refresh)
+        case "refresh_token":
+            given = form.first("refresh_token") or ""
+            services = exchange.services
+            token = await services.refresh_tokens.redeem(given)
+            account = await services.metadata.accounts.find(token.account) if token else None
+            if account is None or account.disabled:
+                raise _wrong_credentials()
+            subject = Subject(account.name, account.role)
+            await _grant(exchange, form, subject, refresh_token=given)
+        case _:
+            raise Refusal(400, "UNSUPPORTED", "grant_type must be password or refresh_token")
+
+
+async def _log_in(exchange: Exchange, name: str, password: str) -> Subject:
+    services = exchange.services
+    account = await log_in(services.metadata.accounts, services.passwords, name, password)
+    if account is None:
+        raise _wrong_credentials()
+    return Subject(account.name, account.role)
+
+
+async def _grant(
+    exchange: Exchange,
+    parameters: Query,
+    subject: Subject,
+    *,
+    wants_refresh: bool = False,
+    refresh_token: str = "",
+) -> None:
+    services = exchange.services
+    # Clients repeat the parameter, or join scopes with blanks, or both.
+    requested = parse_scopes(" ".join(parameters.all("scope")))
+    granted = services.policy.grant(subject, requested)
+    token = services.tokens.issue(subject.name, granted)
+    if wants_refresh and subject != ANONYMOUS:
+        client = parameters.first("client_id") or ""
+        refresh_token = await services.refresh_tokens.issue(subject.name, client)
+    document: dict[str, object] = {
+        "token": token.text,
+        "access_token": token.text,
+        "expires_in": token.expires_in_s,
+        "issued_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.issued_at)),
+        "scope": format_scopes(granted),
+    }
+    if refresh_token:
+        document["refresh_token"] = refresh_token
+    await exchange.reply(
+        200, [(b"content-type", b"application/json"), *_NEVER_KEPT], json.dumps(document).encode()
+    )
+
+
+def _wrong_credentials() -> Refusal:
+    return Refusal(401, "UNAUTHORIZED", "the user name or password is wrong", headers=_BASIC)

@@ -1,0 +1,131 @@
+"""The registry's application: everything put together, as a list one can read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.routing import Router
+
+from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
+from registry.api.health import live, ready
+from registry.api.middleware import AccessLog, ForwardedHeaders
+from registry.api.search import ping, search
+from registry.api.services import Services
+from registry.api.tokens import token_by_get, token_by_post
+from registry.auth.guard import Guard
+from registry.auth.passwords import Passwords
+from registry.auth.policy import Policy
+from registry.auth.refresh import RefreshTokens
+from registry.auth.tokens import open_token_service
+from registry.content.blobs import Blobs
+from registry.content.uploads import BlobUploads
+from registry.metadata.base import Metadata
+from registry.metadata.database import open_metadata
+from registry.metadata.transaction import Terms
+from registry.storage.disk import DiskStorage
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from registry.settings import Settings
+
+log = logging.getLogger("pyreg.registry")
+
+DATABASE = "metadata.db"
+
+# How often expired uploads are looked for.
+REAP_EVERY_S = 600
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The ASGI application; its resources are open from lifespan start-up to shut-down."""
+    opened = Opened()
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        async with open_services(settings) as services:
+            opened.services = services
+            reaper = asyncio.create_task(_reap_uploads(services))
+            try:
+                yield
+            finally:
+                opened.services = None
+                reaper.cancel()
+                await asyncio.wait([reaper])
+
+    app: ASGIApp = Router(
+        [
+            DistributionRoute(opened),
+            PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened),
+            PlainRoute("/v1/search", {"GET": search}, opened),
+            PlainRoute("/v1/_ping", {"GET": ping}, opened),
+            PlainRoute("/livez", {"GET": live, "HEAD": live}, opened),
+            PlainRoute("/readyz", {"GET": ready, "HEAD": ready}, opened),
+        ],
+        redirect_slashes=False,  # a redirected POST loses its upload
+        default=not_found,
+        lifespan=lifespan,
+    )
+    if settings.access_log:
+        app = AccessLog(app)
+    if settings.trusted_proxies:
+        app = ForwardedHeaders(app, settings.trusted_proxies)
+    return app
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open the blob store and the database, and close them again."""
+    storage = DiskStorage(str(settings.data))
+    metadata = open_database(settings)
+    passwords = Passwords()
+    try:
+        policy = Policy(anonymous_pull=settings.anonymous_pull)
+        tokens = await open_token_service(
+            metadata.credentials,
+            issuer=settings.service,
+            service=settings.service,
+            lifetime_s=settings.token_lifetime_s,
+        )
+        yield Services(
+            settings=settings,
+            metadata=metadata,
+            guard=Guard(
+                accounts=metadata.accounts,
+                passwords=passwords,
+                tokens=tokens,
+                policy=policy,
+                enabled=settings.auth,
+            ),
+            policy=policy,
+            tokens=tokens,
+            refresh_tokens=RefreshTokens(metadata.credentials),
+            passwords=passwords,
+            blobs=Blobs(metadata, storage),
+            uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
+        )
+    finally:
+        await asyncio.to_thread(passwords.close)
+        await asyncio.to_thread(metadata.close)
+
+
+def open_database(settings: Settings) -> Metadata:
+    """The database of these settings, created or upgraded as need be. Blocks."""
+    terms = Terms(upload_expiry_s=settings.upload_expiry_s)
+    return open_metadata(Path(settings.data) / DATABASE, terms=terms)
+
+
+async def _reap_uploads(services: Services) -> None:
+    while True:
+        try:
+            # Twice the expiry: what has a row is the row's business.
+            await services.uploads.reap(older_than_s=2 * services.settings.upload_expiry_s)
+        except Exception as error:
+            # The next round tries again; a registry without room still serves pulls.
+            log.warning("cannot remove expired uploads: %s", error)
+        await asyncio.sleep(REAP_EVERY_S)

@@ -1,0 +1,258 @@
+"""Who asks, and what they may do: the one way from a request to a repository.
+
+A handler gets an `Access` from here and every query takes one, so there is no way to ask for a
+repository by bare name. Three kinds of callers:
+
+    with a token      may do what the token grants, as long as the account may do it
+    with a password   (Basic, sent straight to us) may do what the account may do
+    with nothing      may do what everybody may do
+
+Unknown and forbidden repositories get the same answer: nobody learns by trying which exist.
+
+What was found out about a token or a password is remembered for a few seconds, so a removed,
+disabled or demoted account loses its rights that soon. Authorisation happens when a request starts
+and never again: a token may expire while a layer is being uploaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ocispec.distribution.challenge import Challenge
+from ocispec.distribution.name import RepositoryName
+from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scope, format_scopes
+from registry.auth.login import log_in
+from registry.auth.passwords import Passwords
+from registry.auth.policy import ANONYMOUS, CATALOG, REGISTRY, Policy, Subject
+from registry.auth.tokens import TokenService, VerifiedToken
+from registry.errors import Denied, Unauthenticated
+from registry.metadata.base import Access, Accounts
+
+# How long a removed account can still act. A look-up takes a thread, so not for every request.
+REMEMBER_S = 5.0
+_REMEMBERED = 4096
+
+# Longer than any token of ours: nothing is decoded or hashed before this is checked.
+MAX_AUTHORIZATION = 72 * 1024
+
+_EVERYTHING = frozenset({PULL, PUSH, DELETE})
+
+
+class LoginRequired(Unauthenticated):
+    """Nobody is logged in, or with too little; `challenge` says how to."""
+
+    def __init__(self, message: str, challenge: Challenge) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class Request(Protocol):
+    """The part of a request that is about its sender."""
+
+    def header(self, name: bytes) -> bytes | None: ...
+
+    def base_url(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who asks, as found out from the Authorization header.
+
+    token: what they hold; None if they came with a password or with nothing.
+    """
+
+    subject: Subject
+    token: VerifiedToken | None = None
+
+
+class Guard:
+    """Decides about requests. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        passwords: Passwords,
+        tokens: TokenService,
+        policy: Policy,
+        enabled: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._accounts = accounts
+        self._passwords = passwords
+        self._tokens = tokens
+        self._policy = policy
+        self._enabled = enabled
+        self._clock = clock
+        self._remembered: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+        # Passwords are remembered by a keyed hash, so that none can be read out of our memory.
+        self._key = secrets.token_bytes(32)
+
+    async def authorise(
+        self,
+        request: Request,
+        name: RepositoryName,
+        actions: tuple[str, ...],
+        also: Iterable[Scope] = (),
+    ) -> Access:
+        """The repository for a caller who may do all of `actions` to it.
+
+        `also` is asked for in a challenge, so that one token will do for the whole request.
+
+        Raises: LoginRequired; Denied to somebody who came with a password, for whom logging in
+        once more would change nothing.
+        """
+        if not self._enabled:
+            return Access(name, "", _EVERYTHING)
+        wanted = (Scope(REPOSITORY, name.text, frozenset(actions)), *also)
+        caller = await self._identify(request, wanted)
+        granted = self._actions(caller, name.text)
+        for action in actions:
+            if action not in granted:
+                raise self._refusal(request, caller, wanted, action, name.text)
+        return Access(name, caller.subject.name, granted)
+
+    async def require_login(self, request: Request) -> None:
+        """Let pass who comes with credentials, whatever they may do. Raises: LoginRequired."""
+        if self._enabled and request.header(b"authorization") is None:
+            raise LoginRequired("authentication required", self._challenge(request))
+        await self._identify(request, ())
+
+    async def authorise_catalog(self, request: Request) -> Callable[[str], bool]:
+        """Which repositories the caller may see in the catalog. Raises: LoginRequired; Denied."""
+        wanted = (Scope(REGISTRY, CATALOG, frozenset({ANY})),)
+        caller = await self._identify(request, wanted)
+        if self._enabled:
+            held = caller.token is None or ANY in caller.token.actions(REGISTRY, CATALOG)
+            if not (held and self._policy.may_list(caller.subject)):
+                raise self._refusal(request, caller, wanted, PULL, "the catalog")
+        return self._readable(caller)
+
+    async def authorise_search(self, request: Request) -> Callable[[str], bool]:
+        """Which repositories a search may find; clients without a login find what all may pull.
+
+        Raises: LoginRequired if that is nothing; Denied.
+        """
+        if request.header(b"authorization") is None and self._policy.actions(ANONYMOUS, ""):
+            return self._readable(Caller(ANONYMOUS))
+        return await self.authorise_catalog(request)
+
+    async def readable_by(self, request: Request) -> Callable[[str], bool]:
+        """Which repositories the caller may mount from: by account, not by token. Clients ask for
+        a token before they know from where they will mount."""
+        return self._readable(await self._identify(request, ()))
+
+    async def source_of_mount(self, request: Request, name: RepositoryName) -> Access | None:
+        """The repository to mount from, by account as well; None if it may not be read."""
+        if not self._enabled:
+            return Access(name, "", _EVERYTHING)
+        caller = await self._identify(request, ())
+        granted = self._policy.actions(caller.subject, name.text)
+        return Access(name, caller.subject.name, granted) if PULL in granted else None
+
+    def _readable(self, caller: Caller) -> Callable[[str], bool]:
+        if not self._enabled:
+            return lambda name: True
+        subject, policy = caller.subject, self._policy
+        return lambda name: PULL in policy.actions(subject, name)
+
+    def _actions(self, caller: Caller, name: str) -> frozenset[str]:
+        """What the caller may do. Whatever everybody may do needs no grant."""
+        allowed = self._policy.actions(caller.subject, name)
+        if caller.token is None:
+            return allowed
+        granted = allowed & caller.token.actions(REPOSITORY, name)
+        return granted | self._policy.actions(ANONYMOUS, name)
+
+    async def _identify(self, request: Request, wanted: Iterable[Scope]) -> Caller:
+        """Raises: LoginRequired for credentials that are not valid."""
+        header = request.header(b"authorization")
+        if header is None or not self._enabled:
+            return Caller(ANONYMOUS)
+        now = self._clock()
+        key = header if header[:7] == b"Bearer " else self._hide(header)
+        remembered = self._remembered.get(key)
+        if remembered is not None and now < remembered[0]:
+            return remembered[1]
+        try:
+            until, caller = await self._look_up(header, now)
+        except Unauthenticated as error:
+            self._remembered.pop(key, None)
+            challenge = self._challenge(request, wanted, error="invalid_token")
+            raise LoginRequired(str(error), challenge) from error
+        self._remembered[key] = until, caller
+        self._remembered.move_to_end(key)
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return caller
+
+    async def _look_up(self, header: bytes, now: float) -> tuple[float, Caller]:
+        if len(header) > MAX_AUTHORIZATION:
+            raise Unauthenticated("the credentials are too long")
+        scheme, _, credentials = header.decode("latin-1").partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() == "bearer":
+            token = await self._tokens.verify(credentials)
+            until = min(now + REMEMBER_S, now + token.expires_at - time.time())
+            return until, Caller(await self._subject(token.subject), token)
+        if scheme.lower() == "basic":
+            account = await log_in(self._accounts, self._passwords, *parse_basic(credentials))
+            if account is None:
+                raise Unauthenticated("the user name or password is wrong")
+            return now + REMEMBER_S, Caller(Subject(account.name, account.role))
+        raise Unauthenticated("log in with a token or a password")
+
+    async def _subject(self, name: str) -> Subject:
+        """The account behind a token, as it is now."""
+        if not name:
+            return ANONYMOUS
+        account = await self._accounts.find(name)
+        if account is None or account.disabled:
+            raise Unauthenticated("the account does not exist any more")
+        return Subject(account.name, account.role)
+
+    def _hide(self, header: bytes) -> bytes:
+        return hmac.digest(self._key, header[: MAX_AUTHORIZATION + 1], "sha256")
+
+    def _refusal(
+        self, request: Request, caller: Caller, wanted: Iterable[Scope], action: str, name: str
+    ) -> Exception:
+        if caller.subject != ANONYMOUS and caller.token is None:
+            return Denied(action, name)
+        if caller.token is None:
+            return LoginRequired("authentication required", self._challenge(request, wanted))
+        return LoginRequired(
+            f"the token does not allow {action} on {name}",
+            self._challenge(request, wanted, error="insufficient_scope"),
+        )
+
+    def _challenge(
+        self, request: Request, wanted: Iterable[Scope] = (), *, error: str = ""
+    ) -> Challenge:
+        parameters = {"realm": f"{request.base_url()}/token", "service": self._tokens.service}
+        scope = format_scopes(wanted)
+        if scope:
+            parameters["scope"] = scope
+        if error:
+            parameters["error"] = error
+        return Challenge("Bearer", parameters)
+
+
+def parse_basic(credentials: str) -> tuple[str, str]:
+    """Name and password of Basic credentials. Raises: Unauthenticated."""
+    try:
+        text = base64.b64decode(credentials, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Unauthenticated("the credentials are malformed") from error
+    name, colon, password = text.partition(":")
+    if not colon or len(name) > 255 or "\0" in text:
+        raise Unauthenticated("the credentials are malformed")
+    return name, password

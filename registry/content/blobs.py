@@ -1,0 +1,70 @@
+"""Blobs as a repository holds them: find, open, mount, remove."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ocispec.digest import Digest
+from registry.errors import BlobUnknown
+from registry.metadata.base import Access, BlobRecord, Metadata
+from registry.server.threads import SENDERS, in_thread
+from registry.storage.base import BlobReader, OpenBlob, StoreKey
+from registry.storage.errors import BlobMissing
+
+# A lease lasts a day; it is renewed when half of that is over, so that most looks write nothing.
+RENEW_BEFORE_S = 12 * 3600
+
+
+class Blobs:
+    """Reads go straight to the hot path; whether a blob exists is one row and nothing else."""
+
+    def __init__(self, metadata: Metadata, storage: BlobReader) -> None:
+        self._metadata = metadata
+        self._storage = storage
+
+    async def find(self, access: Access, digest: Digest) -> BlobRecord:
+        """The blob, kept for another while if nothing refers to it yet: who asks before a push
+        relies on the answer until the manifest is there.
+
+        Raises: BlobUnknown.
+        """
+        record = self._metadata.hot.blob(access, digest)
+        if record is None:
+            raise BlobUnknown(access.name, digest)
+        if (
+            record.unreferenced_since is not None
+            and record.lease_until < time.time() + RENEW_BEFORE_S
+        ):
+            await self._metadata.blobs.extend_lease(access, digest)
+        return record
+
+    async def open(self, access: Access, digest: Digest) -> OpenBlob:
+        """The blob's bytes; the caller closes them. Raises: BlobUnknown."""
+        record = self._metadata.hot.blob(access, digest)
+        if record is None:
+            raise BlobUnknown(access.name, digest)
+        key = StoreKey.parse(record.store_key)
+        try:
+            if self._storage.opens_at_once:
+                return self._storage.open(key)
+            return await in_thread(SENDERS, self._storage.open, key)
+        except BlobMissing:
+            # Removed between the row and the open, which is as if it had been before the row.
+            if self._metadata.hot.blob(access, digest) is None:
+                raise BlobUnknown(access.name, digest) from None
+            raise
+
+    async def mount(self, access: Access, digest: Digest, source: Access) -> BlobRecord | None:
+        """Hold in `access` what `source` holds; None if it does not."""
+        return await self._metadata.blobs.mount(access, digest, source)
+
+    async def mount_from_any(
+        self, access: Access, digest: Digest, may_read: Callable[[str], bool]
+    ) -> BlobRecord | None:
+        """The same from whatever repository the caller may read; None if there is none."""
+        return await self._metadata.blobs.mount_from_any(access, digest, may_read)
+
+    async def remove(self, access: Access, digest: Digest) -> None:
+        """Raises: BlobUnknown; BlobReferenced."""
+        await self._metadata.blobs.remove(access, digest)

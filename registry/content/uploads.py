@@ -1,0 +1,220 @@
+"""Uploads: begin, append, finish; resumable by any worker, bound to repository and subject.
+
+Order of a commit (the blob exists for clients from the last step on, and not before):
+
+    1. all bytes are in the upload's file, and hash to what the client said
+    2. storage.commit: fdatasync, rename to the store key, fsync of the directory
+    3. one transaction: blob row, membership, end of the upload row
+
+A crash after 2 leaves bytes without a row, which the audit finds; never a row without bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+from ocispec.digest import Digest
+from ocispec.distribution.scope import PUSH
+from registry.content.hashing import HashingSink, new_hasher
+from registry.content.session import Session, open_session
+from registry.errors import DigestMismatched, SizeMismatch, UploadUnknown
+from registry.metadata.base import Access, BlobRecord, Metadata, UploadRecord
+from registry.server.errors import BodyTooLarge, ClientGone, ClientStalled, MalformedBody
+from registry.server.extensions import Sink
+from registry.server.threads import RECEIVERS, in_thread
+from registry.storage.base import Storage, StoreKey
+from registry.storage.errors import UploadUnknown as NoStoredUpload
+
+log = logging.getLogger("pyreg.registry")
+
+# A request body: gives all its bytes to the sink and returns how many they were.
+Body = Callable[[Sink], Awaitable[int]]
+
+
+class BlobUploads:
+    """The life of uploads, on one blob store and one database."""
+
+    def __init__(self, metadata: Metadata, storage: Storage, *, max_blob_bytes: int) -> None:
+        self._metadata = metadata
+        self._storage = storage
+        self._limit = max_blob_bytes
+
+    async def begin(self, access: Access, *, algorithm: str = "sha256") -> UploadRecord:
+        """An empty upload, ready to be written to."""
+        record = await self._metadata.uploads.begin(access, algorithm=algorithm)
+        try:
+            await in_thread(RECEIVERS, self._storage.begin, record.id)
+        except BaseException:
+            await self._metadata.uploads.cancel(access, record.id)
+            raise
+        return record
+
+    async def size(self, access: Access, upload: str) -> int:
+        """Bytes received so far. Raises: UploadUnknown."""
+        record = self._record(access, upload)
+        return (await in_thread(RECEIVERS, self._storage.status, record.id)).size
+
+    async def append(
+        self, access: Access, upload: str, body: Body, *, start: int | None, size: int | None
+    ) -> int:
+        """Add one contiguous piece; return the new total in bytes.
+
+        `start` is where the piece begins and must be where the upload ends; None is exactly there.
+        `size` is how many bytes were announced, None if nobody said. What arrived before a client
+        went away stays; a piece that breaks a rule leaves nothing behind.
+
+        Raises: UploadUnknown; OffsetMismatch and UploadBusy of the storage; SizeMismatch;
+        BodyTooLarge; StorageFull.
+        """
+        record = self._record(access, upload)
+        session = await self._open(record, start, record.algorithm)
+        try:
+            await self._receive(access, session, body, size)
+            await self._advance(access, session)
+            return session.writer.offset
+        finally:
+            session.close()
+
+    async def finish(
+        self,
+        access: Access,
+        upload: str,
+        digest: Digest,
+        body: Body | None,
+        *,
+        start: int | None,
+        size: int | None,
+    ) -> BlobRecord:
+        """Turn an upload, with a last piece if `body` is given, into the blob `digest`.
+
+        Asked again after it succeeded, it succeeds again: the answer may have been lost. An upload
+        whose bytes are not `digest` is dropped.
+
+        Raises: what `append` raises; DigestMismatched; StaleGeneration.
+        """
+        try:
+            record = self._record(access, upload)
+            session = await self._open(record, start, digest.algorithm)
+        except (UploadUnknown, NoStoredUpload):
+            blob = self._metadata.hot.blob(access, digest)
+            if blob is None:
+                raise
+            return blob
+        try:
+            if body is not None:
+                await self._receive(access, session, body, size)
+            total = session.writer.offset
+            found = await in_thread(RECEIVERS, session.digest, digest.algorithm)
+        finally:
+            session.close()
+        if found != digest:
+            await self.cancel(access, upload)
+            raise DigestMismatched(expected=digest, found=found)
+        key = self._place(access, digest)
+        await in_thread(RECEIVERS, self._storage.commit, record.id, key, total)
+        return await self._metadata.uploads.finish(
+            access, record.id, digest, total, store_key=str(key), generation=key.generation
+        )
+
+    async def store(
+        self, access: Access, digest: Digest, body: Body, *, size: int | None
+    ) -> BlobRecord:
+        """A whole blob in one request, without an upload that could be continued.
+
+        Raises: what `finish` raises.
+        """
+        access.require(PUSH)
+        upload = str(uuid4())
+        hasher = new_hasher(digest.algorithm)
+        await in_thread(RECEIVERS, self._storage.begin, upload)
+        try:
+            with self._storage.append(upload, 0) as writer:
+                total = await body(HashingSink((hasher,), writer, self._limit))
+            if size is not None and size != total:
+                raise SizeMismatch(expected=size, found=total)
+            found = hasher.digest()
+            if found != digest:
+                raise DigestMismatched(expected=digest, found=found)
+            key = self._place(access, digest)
+            await in_thread(RECEIVERS, self._storage.commit, upload, key, total)
+        except BaseException:
+            await in_thread(RECEIVERS, self._storage.abort, upload)
+            raise
+        return await self._metadata.blobs.add(
+            access, digest, total, store_key=str(key), generation=key.generation
+        )
+
+    async def cancel(self, access: Access, upload: str) -> None:
+        """End an upload and drop its bytes. Raises: UploadUnknown."""
+        record = await self._metadata.uploads.cancel(access, upload)
+        await in_thread(RECEIVERS, self._storage.abort, record.id)
+
+    async def reap(self, *, older_than_s: int) -> int:
+        """Drop the bytes of expired uploads, and of those without a row; return how many.
+
+        Bytes without a row come from a crash or from `store`; they are looked at once they rested
+        for `older_than_s`, longer than any row lives.
+        """
+        dropped = 0
+        while expired := await self._metadata.uploads.reap():
+            for upload in expired:
+                await in_thread(RECEIVERS, self._storage.abort, upload.id)
+            dropped += len(expired)
+        dropped += await in_thread(RECEIVERS, self._drop_untouched, time.time() - older_than_s)
+        return dropped
+
+    def _drop_untouched(self, moment: float) -> int:
+        stale = list(self._storage.untouched_since(moment))
+        for upload in stale:
+            self._storage.abort(upload)
+        return len(stale)
+
+    def _record(self, access: Access, upload: str) -> UploadRecord:
+        record = self._metadata.hot.upload(access, upload)
+        if record is None:
+            raise UploadUnknown(upload)
+        return record
+
+    async def _open(self, record: UploadRecord, start: int | None, algorithm: str) -> Session:
+        def take() -> Session:
+            return open_session(self._storage, record, start=start, algorithm=algorithm)
+
+        return await in_thread(RECEIVERS, take)
+
+    def _place(self, access: Access, digest: Digest) -> StoreKey:
+        """Where the bytes go. Bytes that are there already are replaced by equal ones: a file that
+        was damaged or lost heals with the next push."""
+        return StoreKey(digest, self._metadata.hot.placement(access, digest).generation)
+
+    async def _receive(
+        self, access: Access, session: Session, body: Body, size: int | None
+    ) -> None:
+        sink = HashingSink(session.hashers, session.writer, self._limit)
+        before = session.writer.offset
+        try:
+            await body(sink)
+        except (ClientGone, ClientStalled):
+            await self._advance(access, session)
+            raise
+        except (BodyTooLarge, MalformedBody):
+            session.rollback()
+            raise
+        came = session.writer.offset - before
+        if size is not None and came != size:
+            session.rollback()
+            raise SizeMismatch(expected=size, found=came)
+
+    async def _advance(self, access: Access, session: Session) -> None:
+        """Save how far the upload is; the bytes are stored before the row says so."""
+        record = session.record
+        await self._metadata.uploads.advance(
+            access,
+            record.id,
+            start=record.offset,
+            offset=session.writer.offset,
+            hash_state=session.hash_state,
+            store_state=session.epoch,
+        )

@@ -1,0 +1,49 @@
+"""What the first start does: the directory, the database, and somebody who may log in."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from registry.app import open_database
+from registry.auth.login import create_first_admin
+from registry.auth.passwords import Passwords
+from registry.errors import RegistryError
+from registry.settings import Settings
+
+
+class DataUnusable(RegistryError):
+    """The data directory cannot be made or written."""
+
+
+def make_directory(settings: Settings) -> None:
+    """The registry's directory, readable by its owner alone. Raises: DataUnusable."""
+    path = Path(settings.data)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = path / f".probe-{secrets.token_hex(4)}"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        raise DataUnusable(
+            f"cannot write to the data directory {path}: {error.strerror}",
+            hint="choose another one with --root, or run as a user who may write there",
+        ) from error
+
+
+async def prepare(settings: Settings) -> str:
+    """Create or upgrade the database; the password of a new `admin`, empty if there is none.
+
+    The password is given once and stored only as a hash.
+    Raises: DataUnusable; what `open_metadata` raises.
+    """
+    make_directory(settings)
+    metadata = open_database(settings)
+    passwords = Passwords()
+    try:
+        if not settings.auth:
+            return ""
+        return await create_first_admin(metadata.accounts, passwords) or ""
+    finally:
+        passwords.close()
+        metadata.close()
