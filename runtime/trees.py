@@ -23,12 +23,13 @@ def remove_tree(path: str) -> None:
     """
     parent = os.open(os.path.dirname(path) or ".", _DIRECTORY)
     try:
-        _remove_entry(parent, os.path.basename(path))
+        remove_entry(parent, os.path.basename(path))
     finally:
         os.close(parent)
 
 
-def _remove_entry(parent: int, name: str) -> None:
+def remove_entry(parent: int, name: str) -> None:
+    """Like `remove_tree`, for the single component `name` in the directory `parent`."""
     try:
         os.unlink(name, dir_fd=parent)
         return

@@ -17,7 +17,7 @@ import os
 
 from ocispec.value import value
 from runtime.errors import LayerInUse, LayerUnknown, NotEnoughSpace, StoreUnreadable
-from runtime.paths import PRIVATE, TEMPORARY, layer_name
+from runtime.paths import PRIVATE, TEMPORARY, component, layer_name
 from runtime.trees import remove_tree
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runtime.paths import Paths
 
 VERSION = 1
-RECORD_LIMIT = 1 << 16
+RECORD_LIMIT = 8 << 20
 SPARE_BYTES = 64 << 20
 """Left free when a layer is accepted, so that containers can still write their state."""
 
@@ -48,6 +48,10 @@ class LayerRecord:
     entries: int
     size: int
     """Bytes of file content; holes count, as the archive says."""
+    opaque: bool = False
+    """It hides every layer below it."""
+    implicit: tuple[str, ...] = ()
+    """Directories whose attributes belong to a lower layer, see `unpack`."""
 
 
 class LayerStore:
@@ -68,17 +72,13 @@ class LayerStore:
 
     def short_name(self, diff_id: Digest) -> str:
         """`l/AB12`, relative to the root: what overlay mounts it by. Raises: LayerUnknown."""
-        short = self.record(diff_id).short
-        link = f"{self.paths.root}/{short}"
-        if not os.path.exists(link):  # somebody tidied up; the record still has the name
-            try:
-                os.symlink(f"../layers/{layer_name(diff_id)}/diff", link)
-            except FileExistsError:
-                pass
-        return short
+        return self.record(diff_id).short
 
     def record(self, diff_id: Digest) -> LayerRecord:
-        """Raises: LayerUnknown; StoreUnreadable if a newer pyreg wrote it or it is damaged."""
+        """What is known of a layer; its short name exists afterwards.
+
+        Raises: LayerUnknown; StoreUnreadable if a newer pyreg wrote it or it is damaged.
+        """
         path = self.paths.layer_record(diff_id)
         try:
             with open(path, "rb") as file:
@@ -88,13 +88,30 @@ class LayerStore:
                     f"{path} was written by a newer pyreg (version {found['version']})",
                     hint="use that one, or remove the image and pull it again",
                 )
-            return LayerRecord(layer_name(diff_id), found["short"], found["entries"], found["size"])
+            self._restore_link(found["short"], diff_id)
+            return LayerRecord(
+                layer_name(diff_id),
+                found["short"],
+                found["entries"],
+                found["size"],
+                found["opaque"],
+                tuple(found["implicit"]),
+            )
         except FileNotFoundError:
             raise _unknown(diff_id) from None
         except (ValueError, KeyError, TypeError) as error:
             raise StoreUnreadable(
                 f"{path} is damaged: {error}", hint="remove the image and pull it again"
             ) from error
+
+    def _restore_link(self, short: str, diff_id: Digest) -> None:
+        """Somebody may have tidied up `l/`, or restored a backup without it."""
+        link = f"{self.paths.short_links}/{component(os.path.basename(short))}"
+        if not os.path.lexists(link):
+            try:
+                os.symlink(f"../layers/{layer_name(diff_id)}/diff", link)
+            except FileExistsError:
+                pass
 
     def names(self) -> Iterator[str]:
         """The directory names of all committed layers (`<algorithm>-<hex>`)."""
@@ -227,14 +244,29 @@ class PendingLayer:
         self._paths = paths
         self._held = held
 
-    def commit(self, *, entries: int, size: int, sync: bool = True) -> None:
+    def commit(
+        self,
+        *,
+        entries: int,
+        size: int,
+        opaque: bool = False,
+        implicit: tuple[str, ...] = (),
+        sync: bool = True,
+    ) -> None:
         """Make the layer visible, durably. If another process was faster, its layer stays.
 
         `sync=False` is for a caller that has just synced this file system itself.
         Raises: NotEnoughSpace if the disk is full; nothing is visible then.
         """
         short = self._take_short_name()
-        record = {"version": VERSION, "short": short, "entries": entries, "size": size}
+        record = {
+            "version": VERSION,
+            "short": short,
+            "entries": entries,
+            "size": size,
+            "opaque": opaque,
+            "implicit": implicit,
+        }
         try:
             with open(self.directory + "/layer.json", "w", encoding="utf-8") as file:
                 json.dump(record, file)

@@ -418,7 +418,7 @@ class Extractor:
             os.mkdir(name, 0o700, dir_fd=parent.fd)
             self._mark_opaque(parent, name)
         path = parent.child(name)
-        if len(self._implicit) < self._limits.implicit_directories:
+        if len(self._implicit) < self._limits.implicit_directories and len(path) < 512:
             self._implicit[path] = None
         if path not in self._finally:
             self._count_directory(path)

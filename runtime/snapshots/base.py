@@ -67,11 +67,12 @@ class Snapshotter(Protocol):
         Raises: SnapshotError if `key` is unknown, or was volatile and the machine went down.
         """
 
-    def commit(self, key: str, diff_id: Digest) -> None:
+    def commit(self, key: str, diff_id: Digest, *, entries: int, size: int) -> None:
         """Make the upper a layer of the store under `diff_id` and end the snapshot.
 
-        The caller has computed `diff_id` from the upper and nothing runs on it any more. If the
-        store already has that layer, the upper is thrown away.
+        The caller has computed `diff_id` by walking the upper, counting its entries and the bytes
+        of its files, and nothing runs on it any more. If the store already has that layer, the
+        upper is thrown away. Raises: SnapshotError where there is no upper.
         """
 
     def remove(self, key: str) -> None:
