@@ -1,4 +1,4 @@
-"""A toy application and a raw client: HTTP as bytes on a loopback socket, against a real uvicorn."""
+"""A toy application, and a raw client: HTTP as bytes on loopback, against a real uvicorn."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Client:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", port))
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def __enter__(self) -> Client:
         return self
@@ -200,7 +200,8 @@ class Client:
             data = self.socket.recv(1 << 20)
             assert data, f"closed after {len(self._buffer)} of {count} bytes"
             self._buffer += data
-        result, self._buffer = self._buffer[:count], self._buffer[count:]
+        result = bytes(memoryview(self._buffer)[:count])
+        del self._buffer[:count]
         return result
 
     def closed(self) -> bool:
@@ -213,7 +214,7 @@ class Client:
     def _until(self, mark: bytes) -> bytes:
         while mark not in self._buffer:
             data = self.socket.recv(65536)
-            assert data, f"closed, after {self._buffer!r}"
+            assert data, f"closed, after {bytes(self._buffer)!r}"
             self._buffer += data
         end = self._buffer.index(mark) + len(mark)
         return self.read(end)
