@@ -67,22 +67,18 @@ class Descriptor:
     def read(cls, fields: Fields) -> Descriptor | None:
         """Read from a larger document: None when a needed field is wrong, told to `fields`."""
         fields.refuse_lookalikes(FIELDS)
-        media_type = read_media_type(fields, "mediaType", required=True)
         digest = _read_digest(fields)
         size = fields.integer("size", required=True)
         platform = fields.child("platform")
-        if digest is None:
-            return None
-        return cls(
-            media_type=media_type,
-            digest=digest,
-            size=size,
-            annotations=fields.text_map("annotations"),
-            platform=None if platform is None else Platform.read(platform),
-            artifact_type=read_media_type(fields, "artifactType"),
-            urls=fields.texts("urls"),
-            data=_read_data(fields, digest, size),
-        )
+        rest: dict[str, Any] = {
+            "media_type": read_media_type(fields, "mediaType", required=True),
+            "annotations": fields.text_map("annotations"),
+            "platform": None if platform is None else Platform.read(platform),
+            "artifact_type": read_media_type(fields, "artifactType"),
+            "urls": fields.texts("urls"),
+            "data": _read_data(fields, digest, size),
+        }
+        return None if digest is None else cls(digest=digest, size=size, **rest)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, members in the order of the spec, empty ones left out."""
@@ -127,7 +123,7 @@ def _read_digest(fields: Fields) -> Digest | None:
         return None
 
 
-def _read_data(fields: Fields, digest: Digest, size: int) -> bytes | None:
+def _read_data(fields: Fields, digest: Digest | None, size: int) -> bytes | None:
     """Embedded content. Believing it unchecked would let a manifest swap what it names."""
     if not isinstance(fields.members.get("data"), str):
         fields.text("data")
@@ -139,6 +135,6 @@ def _read_data(fields: Fields, digest: Digest, size: int) -> bytes | None:
         return None
     if len(data) != size:
         fields.problem("data", f"has {len(data)} bytes, the size says {size}")
-    elif Digest.of(data, digest.algorithm) != digest:
+    elif digest is not None and Digest.of(data, digest.algorithm) != digest:
         fields.problem("data", f"does not have the digest {digest}")
     return data
