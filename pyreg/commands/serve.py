@@ -49,6 +49,8 @@ def run(options: Options, context: Context) -> int:
         flags["access_log"] = options.flag("access-log")
     settings = registry_settings(options, context, flags)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # A wrong byte from a client is answered to the client; it is no news for the operator.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     password = asyncio.run(prepare(settings))
     if password:
         console.note(f"Created the user '{FIRST_ADMIN}' with the password  {password}")

@@ -89,9 +89,6 @@ class DistributionRoute(BaseRoute):
         found = scope["type"] == "http" and scope["path"].startswith("/v2")
         return (Match.FULL if found else Match.NONE), {}
 
-    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
-        raise NotImplementedError("paths of the API are made by ocispec.distribution.endpoints")
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         target = routes.parse_path(scope["path"])
         exchange = Exchange(scope, receive, send, target or _NO_TARGET, self._opened.get())
@@ -133,9 +130,6 @@ class PlainRoute(BaseRoute):
     def matches(self, scope: Scope) -> tuple[Match, dict[str, Any]]:
         found = scope["type"] == "http" and scope["path"] == self._path
         return (Match.FULL if found else Match.NONE), {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
-        raise NotImplementedError("this route has one path")
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, _NO_TARGET, self._opened.get())
