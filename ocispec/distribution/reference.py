@@ -62,6 +62,11 @@ class Reference:
         """
         if len(text) > _LONGEST:
             raise InvalidName(f"reference {shorten(text)} is longer than {_LONGEST} characters")
+        if "://" in text:
+            raise InvalidName(
+                f"{shorten(text)} is a URL, not a reference",
+                hint="leave out http:// or https://: write host:port/repository",
+            )
         if re.fullmatch(grammar.IDENTIFIER, text):
             raise InvalidName(
                 f"{text} is an image id, not a reference",

@@ -81,8 +81,8 @@ def test_there_is_no_instance_dictionary() -> None:
 
 def test_equality_needs_the_same_class() -> None:
     assert Point(1, 2) == Point(1, 2) != Point(1, 3)
-    assert Point(1, 2) != Other(1, 2)
-    assert Point(1, 2) != (1, 2)
+    others: list[object] = [Other(1, 2), (1, 2), None]
+    assert all(Point(1, 2) != other for other in others)
     assert {Point(1), Point(1), Other(1)} == {Point(1), Other(1)}
 
 

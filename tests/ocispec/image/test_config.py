@@ -16,7 +16,7 @@ from tests.ocispec.strategies import digests, json_values, platforms, text_maps,
 DIFF_ID = Digest.of(b"layer")
 
 # As docker wrote it, nulls included.
-DOCKER = {
+DOCKER: dict[str, Any] = {
     "architecture": "arm64",
     "variant": "v8",
     "os": "linux",
@@ -86,7 +86,7 @@ def test_as_docker_writes_it() -> None:
         ({}, "nothing at all"),
         ({"config": None, "rootfs": None, "history": None}, "nulls"),
         ({"config": {}, "rootfs": {}}, "empty objects"),
-        ({"config": dict.fromkeys(DOCKER["config"])}, "null members"),  # type: ignore[attr-defined]
+        ({"config": dict.fromkeys(DOCKER["config"])}, "null members"),
         ({"rootfs": {"type": "layers", "diff_ids": None}}, "null list of layers"),
     ],
 )

@@ -97,7 +97,7 @@ def entry(platform: str | None) -> Descriptor:
         OCI_MANIFEST,
         Digest.of(repr(platform).encode()),
         1,
-        platform=None if platform is None else Platform(*platform.split("/")),
+        platform=None if platform is None else Platform.parse(platform),
     )
 
 
