@@ -121,6 +121,15 @@ class Decompressor:
             pass
 
 
+def load() -> None:
+    """Import every decompressor there is, for a process that cannot import later."""
+    _inflater()
+    try:
+        import zstandard  # noqa: F401
+    except ImportError:
+        pass
+
+
 def _open(source: CompressedSource, limits: Limits) -> Callable[[], bytes]:
     start = source.peek(6)
     if start.startswith(_GZIP):
