@@ -10,6 +10,7 @@ import bz2
 import gzip
 import lzma
 import zlib
+from typing import cast
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ def inflated(file: IO[bytes], magic: bytes) -> IO[bytes]:
         try:
             from isal import igzip
         except ImportError:
-            return gzip.GzipFile(fileobj=file)
-        made: IO[bytes] = igzip.IGzipFile(fileobj=file)
-        return made
+            return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        return cast("IO[bytes]", igzip.IGzipFile(fileobj=file))  # type: ignore[no-untyped-call]
     if magic.startswith(b"BZh"):
         return bz2.BZ2File(file)
     if magic.startswith(b"\xfd7zXZ\x00"):

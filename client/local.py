@@ -287,7 +287,7 @@ class LocalStore:
                 raise AmbiguousImage(text, sorted(ids))
             if ids:
                 return [e for e in entries if e.id in ids]
-        if invalid is not None and not text.startswith("sha256:"):
+        if invalid is not None and not set(prefix) <= _HEX:
             raise invalid
         raise ImageNotFound(text, hint="see `pyreg images` for what is here")
 

@@ -58,6 +58,7 @@ def push(
         if missing:
             indexes, manifests = [], [image.manifest]
         wanted: dict[str, Descriptor] = {}
+        configs = {manifest.config.digest for manifest in manifests}
         for manifest in manifests:
             for descriptor in (manifest.config, *manifest.layers):
                 if not (is_foreign(descriptor.media_type) and descriptor.urls):
@@ -66,7 +67,9 @@ def push(
         sources = Sources(os.path.join(store.root, "sources"))
 
         def send(descriptor: Descriptor) -> None:
-            sink.put_blob(descriptor, source, progress)
+            # A config is a few kilobytes: nobody wants a line about it.
+            told = Silence() if descriptor.digest in configs else progress
+            sink.put_blob(descriptor, source, told)
             sources.note(descriptor.digest, (str(sink),))
 
         ordered = sorted(wanted.values(), key=lambda d: d.size, reverse=True)

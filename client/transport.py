@@ -73,6 +73,7 @@ class Response:
         self._connection = connection
         self._answer = answer
         self._is_closed = False
+        self._is_broken = False
         self.status = answer.status
         self.origin = connection.origin
         self.target = target
@@ -99,9 +100,11 @@ class Response:
         try:
             count = self._answer.readinto(buffer)
         except (OSError, http.client.HTTPException) as error:
+            self._is_broken = True
             self.close()
             raise TransferInterrupted(f"{self.origin} stopped in the middle: {error}") from error
         if count == 0 and before:
+            self._is_broken = True
             self.close()
             raise TransferInterrupted(
                 f"{self.origin} closed the connection with {before} bytes missing"
@@ -135,6 +138,7 @@ class Response:
                 if time.monotonic() > deadline:
                     raise TransferInterrupted(f"{self.origin} sends {what} too slowly")
         except (OSError, http.client.HTTPException) as error:
+            self._is_broken = True
             raise TransferInterrupted(
                 f"{self.origin} stopped in the middle of {what}: {error}"
             ) from error
@@ -157,14 +161,16 @@ class Response:
             if (self._answer.length or 0) <= MAX_ERROR_BYTES:
                 self._answer.read(MAX_ERROR_BYTES)
         except (OSError, http.client.HTTPException):
-            pass
+            self._is_broken = True  # nothing of it was wanted
         self.close()
 
     def close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
-        reusable = self._answer.isclosed() and not self._answer.will_close
+        # `isclosed` is also true of a body that ended early; its missing length tells.
+        whole = self._answer.isclosed() and not self._answer.length
+        reusable = whole and not self._is_broken and not self._answer.will_close
         self._answer.close()
         if reusable:
             self._pool.give_back(self._connection)
@@ -314,8 +320,12 @@ class Transport:
             response = self._redirected(method, origin, target, headers, body, sent, follow)
             if response.status != 401 or response.origin != origin or not remaining:
                 break
-            if not authorizer.answer(response.all("WWW-Authenticate"), scopes, sent):
-                break
+            try:
+                if not authorizer.answer(response.all("WWW-Authenticate"), scopes, sent):
+                    break
+            except BaseException:
+                response.close()
+                raise
             response.finish()
         return response
 
