@@ -53,6 +53,8 @@ class SqlAccounts(Operations):
 
     @reads
     def find(self, tx: Transaction, name: str) -> Account | None:
+        if _NAME.fullmatch(name) is None:
+            return None
         row = (
             tx.connection.execute(select(*_COLUMNS).where(account.c.name == name))
             .mappings()

@@ -75,7 +75,10 @@ class Database:
             with self._reading.begin() as connection:
                 return step(Transaction(connection, self._now(), self._terms))
         except Exception as error:
-            raise translate(error, waited_s=_BUSY_S) from error.__cause__
+            problem = translate(error, waited_s=_BUSY_S)
+            if problem is error:
+                raise
+            raise problem from error
 
     def close(self) -> None:
         with self._lock:
@@ -152,7 +155,10 @@ def prepare(path: Path) -> None:
         with engine.begin() as connection:
             migration.upgrade(connection)
     except Exception as error:
-        raise translate(error, waited_s=_BUSY_S) from error.__cause__
+        problem = translate(error, waited_s=_BUSY_S)
+        if problem is error:
+            raise
+        raise problem from error
     finally:
         engine.dispose()
 

@@ -6,14 +6,12 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError
 
-from registry.errors import DatabaseBusy, DatabaseFailed, StorageFull
+from registry.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, StorageFull
 
-_FULL = {sqlite3.SQLITE_FULL}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _FAILED = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
 }
@@ -32,13 +30,17 @@ def translate(error: Exception, *, waited_s: float) -> Exception:
     code = _code(error)
     if code in _BUSY:
         translated: Exception = DatabaseBusy(waited_s)
-    elif code in _FULL:
+    elif code == sqlite3.SQLITE_NOTADB:
+        translated = DatabaseUnusable(
+            "the metadata file is not a database",
+            hint="restore it from a backup, or name another directory with --root",
+        )
+    elif code == sqlite3.SQLITE_FULL:
         translated = StorageFull("the database")
     elif code in _FAILED:
         translated = DatabaseFailed(str(getattr(error, "orig", error)))
     else:
         return error
-    translated.__cause__ = error
     return translated
 
 

@@ -24,7 +24,7 @@ from registry.metadata.base import (
     Repository,
     UploadRecord,
 )
-from registry.metadata.transaction import digest_of, optional_digest
+from registry.metadata.transaction import digest_of, is_upload_id, optional_digest
 
 _REPOSITORY = "SELECT id, created_at FROM repository WHERE name = ?"
 
@@ -107,6 +107,8 @@ class SqliteHotReads:
 
     def upload(self, access: Access, upload: str) -> UploadRecord | None:
         access.require(PUSH)
+        if not is_upload_id(upload):
+            return None
         row = self._execute(
             _UPLOAD, (upload, access.name.text, access.subject, int(self._clock()))
         ).fetchone()

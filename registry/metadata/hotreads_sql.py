@@ -27,7 +27,7 @@ from registry.metadata.base import (
 )
 from registry.metadata.hotreads import placement_of
 from registry.metadata.tables import blob, manifest, repository, repository_blob, tag, upload
-from registry.metadata.transaction import digest_of, optional_digest
+from registry.metadata.transaction import digest_of, is_upload_id, optional_digest
 
 _named = repository.c.name == bindparam("name")
 
@@ -129,6 +129,8 @@ class SqlHotReads:
 
     def upload(self, access: Access, upload: str) -> UploadRecord | None:
         access.require(PUSH)
+        if not is_upload_id(upload):
+            return None
         row = self._row(
             _UPLOAD,
             id=upload,

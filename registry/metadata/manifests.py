@@ -20,6 +20,7 @@ from registry.metadata.transaction import (
     Operations,
     Transaction,
     batches,
+    comparable,
     digest_of,
     reads,
     writes,
@@ -109,7 +110,7 @@ class SqlManifests(Operations):
     ) -> Page[Referrer]:
         access.require(PULL)
         repository = find_repository(tx, access)
-        if n <= 0 or repository is None:
+        if n <= 0 or repository is None or not _is_plain(artifact_type):
             return Page((), False)
         query = (
             select(
@@ -122,7 +123,7 @@ class SqlManifests(Operations):
             .where(
                 manifest.c.repository_id == repository,
                 manifest.c.subject_digest == str(subject),
-                manifest.c.digest > last,
+                manifest.c.digest > comparable(last),
             )
             .order_by(manifest.c.digest)
             .limit(n + 1)
@@ -131,6 +132,11 @@ class SqlManifests(Operations):
             query = query.where(_shown_type == artifact_type)
         rows = tx.connection.execute(query).mappings().all()
         return Page(tuple(map(_referrer, rows[:n])), len(rows) > n)
+
+
+def _is_plain(artifact_type: str) -> bool:
+    """Whether it can be a media type; odd characters are not the database's business."""
+    return artifact_type.isascii() and "\0" not in artifact_type
 
 
 def _referrer(row: RowMapping) -> Referrer:

@@ -10,7 +10,7 @@ from ocispec.distribution.name import RepositoryName
 from registry.errors import NameUnknown
 from registry.metadata.base import Access, Page
 from registry.metadata.tables import manifest, repository
-from registry.metadata.transaction import Operations, Transaction, insert, reads
+from registry.metadata.transaction import Operations, Transaction, comparable, insert, reads
 
 # Names are asked in pieces of this size until enough of them may be read.
 _PIECE = 1000
@@ -25,6 +25,7 @@ class SqlRepositories(Operations):
     ) -> Page[RepositoryName]:
         if n <= 0:
             return Page((), False)
+        last = comparable(last)
         found: list[str] = []
         while True:
             query = (

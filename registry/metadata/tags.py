@@ -14,6 +14,7 @@ from registry.metadata.tables import manifest, tag, tag_history
 from registry.metadata.transaction import (
     Operations,
     Transaction,
+    comparable,
     optional_digest,
     reads,
     writes,
@@ -32,7 +33,7 @@ class SqlTags(Operations):
             return Page((), False)
         query = (
             select(tag.c.name)
-            .where(tag.c.repository_id == id, tag.c.name > last)
+            .where(tag.c.repository_id == id, tag.c.name > comparable(last))
             .order_by(tag.c.name)
             .limit(n + 1)
         )

@@ -106,6 +106,22 @@ def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + _BATCH]
 
 
+def comparable(last: str) -> str:
+    """Any text as a place in a listing of names and digests, which are all printable ASCII.
+
+    No name lies between the result and `last`; the database need not know odd characters.
+    """
+    for place, character in enumerate(last):
+        if not " " <= character <= "~":
+            return last[:place] + ("\x7f" if character > "~" else "")
+    return last
+
+
+def is_upload_id(text: str) -> bool:
+    """Whether a text from a URL can be an upload's id at all."""
+    return text.isascii() and text.isprintable() and len(text) <= 128
+
+
 @lru_cache(maxsize=16384)
 def digest_of(text: str) -> Digest:
     """A digest from its column. Values are immutable, so remembering them is safe."""

@@ -14,7 +14,7 @@ from registry.metadata.base import PUSH, Access, BlobRecord, ExpiredUpload, Uplo
 from registry.metadata.blobs import add_blob
 from registry.metadata.repositories import ensure_repository
 from registry.metadata.tables import repository, upload
-from registry.metadata.transaction import Operations, Transaction, writes
+from registry.metadata.transaction import Operations, Transaction, is_upload_id, writes
 
 _COLUMNS = (
     upload.c.id,
@@ -124,6 +124,8 @@ def new_upload_id() -> str:
 
 def _lock(tx: Transaction, access: Access, id: str) -> RowMapping:
     """The row if it is this subject's, in this repository, and has not expired."""
+    if not is_upload_id(id):
+        raise UploadUnknown(id)
     query = (
         select(*_COLUMNS)
         .join(repository, repository.c.id == upload.c.repository_id)

@@ -90,6 +90,8 @@ class Writer:
         except Exception as error:
             self._connection.rollback()
             failure = translate(error, waited_s=self._busy_s * _BUSY_ROUNDS)
+            if failure is not error:
+                failure.__cause__ = error
             for job in group:
                 job.future.set_exception(failure)
             return

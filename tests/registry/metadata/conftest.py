@@ -1,0 +1,185 @@
+"""Metadata on a real SQLite file, with a clock that only tests move.
+
+The suite runs twice: with the hot reads of the standard sqlite3 module and with the portable ones.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, update
+
+from ocispec.digest import Digest
+from ocispec.distribution.name import RepositoryName, Tag
+from registry.metadata import tables
+from registry.metadata.base import (
+    DELETE,
+    PULL,
+    PUSH,
+    Access,
+    BlobRecord,
+    BlobReference,
+    HotReads,
+    NewManifest,
+)
+from registry.metadata.database import Database, SqlMetadata, assemble, prepare, sqlite_engine
+from registry.metadata.hotreads import SqliteHotReads
+from registry.metadata.hotreads_sql import SqlHotReads
+from registry.metadata.transaction import Terms, Transaction
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+@dataclass
+class Clock:
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Registry:
+    """The metadata under test with short words for what most tests do first."""
+
+    metadata: SqlMetadata
+    database: Database
+    clock: Clock
+    path: Path
+    extra: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def hot(self) -> HotReads:
+        return self.metadata.hot
+
+    def access(self, name: str = "team/app", subject: str = "omri", *actions: str) -> Access:
+        granted = frozenset(actions or (PULL, PUSH, DELETE))
+        return Access(RepositoryName(name), subject, granted)
+
+    async def blob(self, content: bytes, name: str = "team/app") -> BlobRecord:
+        digest = Digest.of(content)
+        generation = self.hot.placement(self.access(name), digest).generation
+        return await self.metadata.blobs.add(
+            self.access(name),
+            digest,
+            len(content),
+            store_key=f"{digest}.{generation}",
+            generation=generation,
+        )
+
+    async def image(
+        self, content: bytes, *tags: str, name: str = "team/app", layers: tuple[bytes, ...] = ()
+    ) -> NewManifest:
+        """Push a manifest whose bytes are `content`, and before it its layers."""
+        for layer in layers:
+            await self.blob(layer, name)
+        new = manifest(content, layers=layers)
+        await self.metadata.manifests.put(self.access(name), new, tags=tuple(map(Tag, tags)))
+        return new
+
+    async def doom(self, digest: Digest) -> None:
+        """What the collector does to a blob nobody uses, in short."""
+
+        def step(tx: Transaction) -> None:
+            memberships = tables.repository_blob
+            tx.connection.execute(memberships.delete().where(memberships.c.digest == str(digest)))
+            row = tx.connection.execute(
+                tables.blob.select().where(tables.blob.c.digest == str(digest))
+            ).one()
+            tx.connection.execute(
+                insert(tables.doomed_object).values(
+                    store_key=row.store_key, size=row.size, doomed_at=tx.now
+                )
+            )
+            tx.connection.execute(
+                update(tables.blob)
+                .where(tables.blob.c.digest == str(digest))
+                .values(state="doomed", generation=row.generation + 1)
+            )
+
+        await self.database.write(step)
+
+    async def queued(self) -> dict[tuple[str, str], tuple[str, int]]:
+        """Kind and key of what the collector will look at → why, and in how many seconds."""
+
+        def step(tx: Transaction) -> dict[tuple[str, str], tuple[str, int]]:
+            rows = tx.connection.execute(tables.gc_queue.select())
+            return {(r.kind, r.key): (r.event, r.due_at - tx.now) for r in rows}
+
+        return await self.database.read(step)
+
+    async def events(self) -> list[tuple[str, str, str]]:
+        def step(tx: Transaction) -> list[tuple[str, str, str]]:
+            rows = tx.connection.execute(tables.event.select().order_by(tables.event.c.id))
+            return [(r.kind, r.digest, r.tag) for r in rows]
+
+        return await self.database.read(step)
+
+    async def row(self, content: bytes) -> BlobRecord:
+        found = await self.metadata.blobs.find(Digest.of(content))
+        assert found is not None
+        return found
+
+
+def manifest(
+    content: bytes,
+    *,
+    layers: tuple[bytes, ...] = (),
+    children: tuple[Digest, ...] = (),
+    subject: Digest | None = None,
+    artifact_type: str = "",
+    config_media_type: str = "",
+    annotations: dict[str, str] | None = None,
+) -> NewManifest:
+    return NewManifest(
+        digest=Digest.of(content),
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        raw=content,
+        blobs=tuple(BlobReference(Digest.of(layer), "layer") for layer in layers),
+        children=children,
+        subject=subject,
+        artifact_type=artifact_type,
+        config_media_type=config_media_type,
+        annotations=annotations or {},
+    )
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database without rows, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "metadata.db"
+    prepare(path)
+    return path
+
+
+@pytest.fixture
+def path(empty_database: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(empty_database, tmp_path / "metadata.db"))
+
+
+@pytest.fixture(params=["sqlite3", "sqlalchemy"])
+def registry(request: pytest.FixtureRequest, path: Path) -> Iterator[Registry]:
+    clock = Clock()
+    database = Database(path, clock=clock, terms=Terms())
+    hot: HotReads
+    if request.param == "sqlite3":
+        hot, close = SqliteHotReads(path, clock=clock), database.close
+    else:
+        engine = sqlite_engine(path, begin="BEGIN")
+        hot = SqlHotReads(engine, clock=clock)
+
+        def close() -> None:
+            engine.dispose()
+            database.close()
+
+    metadata = assemble(database, hot, close)
+    yield Registry(metadata, database, clock, path)
+    metadata.close()
