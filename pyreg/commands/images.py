@@ -57,8 +57,9 @@ def run(options: Options, context: Context) -> int:
     rows = [
         row
         for image in images
-        for row in _rows(image, context, options.flag("no-trunc"), options.flag("digests"))
-        if _fits(row, pattern) and (not patterns or any(_fits(row, p) for p in patterns))
+        for full, row in _rows(image, context, options.flag("no-trunc"), options.flag("digests"))
+        if _fits(full, row, pattern)
+        and (not patterns or any(_fits(full, row, each) for each in patterns))
     ]
     if options.flag("quiet"):
         for each in dict.fromkeys(row["ID"] for row in rows):
@@ -71,8 +72,13 @@ def run(options: Options, context: Context) -> int:
     return 0
 
 
-def _rows(image: LocalImage, context: Context, whole: bool, digests: bool) -> list[dict[str, Any]]:
-    """A row a tag; names by digest alone only where digests are asked for or nothing else is."""
+def _rows(
+    image: LocalImage, context: Context, whole: bool, digests: bool
+) -> list[tuple[str, dict[str, Any]]]:
+    """A row a tag, each with the repository's full name.
+
+    Names by digest alone only where digests are asked for or nothing else is.
+    """
     import time
 
     from ocispec.distribution.reference import Reference
@@ -93,22 +99,21 @@ def _rows(image: LocalImage, context: Context, whole: bool, digests: bool) -> li
         familiar = familiar.partition("@")[0]
         if name is not None and name.tag is not None:
             familiar = familiar.rpartition(":")[0]
-        rows.append(
-            {
-                "Repository": familiar or NONE,
-                "Tag": str(name.tag) if name and name.tag else NONE,
-                "Digest": known.get(repository, NONE),
-                "ID": str(image.id) if whole else image.id.encoded[:12],
-                "CreatedSince": human.ago(created, time.time()),
-                "CreatedAt": _moment(created),
-                "Size": size,
-                "VirtualSize": size,
-                "Platform": image.platform,
-                "Containers": "N/A",
-                "SharedSize": "N/A",
-                "UniqueSize": "N/A",
-            }
-        )
+        row = {
+            "Repository": familiar or NONE,
+            "Tag": str(name.tag) if name and name.tag else NONE,
+            "Digest": known.get(repository, NONE),
+            "ID": str(image.id) if whole else image.id.encoded[:12],
+            "CreatedSince": human.ago(created, time.time()),
+            "CreatedAt": _moment(created),
+            "Size": size,
+            "VirtualSize": size,
+            "Platform": image.platform,
+            "Containers": "N/A",
+            "SharedSize": "N/A",
+            "UniqueSize": "N/A",
+        }
+        rows.append((repository, row))
     return rows
 
 
@@ -118,15 +123,21 @@ def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(seconds)) if seconds else "N/A"
 
 
-def _fits(row: dict[str, Any], pattern: str) -> bool:
-    """Does `repository`, `repository:tag` or a glob of either mean this row?"""
+def _fits(full: str, row: dict[str, Any], pattern: str) -> bool:
+    """Does `repository`, `repository:tag` or a glob of either mean this row?
+
+    The repository may be written with or without the default registry.
+    """
     from fnmatch import fnmatchcase
 
     if not pattern:
         return True
-    repository, tag = row["Repository"], row["Tag"]
-    texts = (repository, f"{repository}:{tag}", f"{repository}@{row['Digest']}")
-    return any(fnmatchcase(text, pattern) for text in texts)
+    tag, digest = row["Tag"], row["Digest"]
+    return any(
+        fnmatchcase(text, pattern)
+        for name in (row["Repository"], full)
+        for text in (name, f"{name}:{tag}", f"{name}@{digest}")
+    )
 
 
 def _filters(texts: tuple[str, ...], store: LocalStore) -> list[Callable[[LocalImage], bool]]:

@@ -119,7 +119,7 @@ class Skopeo:
         root.mkdir(parents=True, exist_ok=True)
         self.program = program
         self.auth = str(root / "auth.json")
-        self.layout = root / "layout"
+        self.root = root
         self.digest_file = root / "digest"
 
     def login(self, registry: Server, password: str, *, check: bool = True) -> str:
@@ -132,10 +132,14 @@ class Skopeo:
         return self._copy(f"tarball:{rootfs}", f"docker://{reference}")
 
     def push_again(self, reference: str) -> str:
-        return self._copy(f"oci:{self.layout}", f"docker://{reference}")
+        return self._copy(self._kept(reference), f"docker://{reference}")
 
     def pull(self, reference: str) -> str:
-        return self._copy(f"docker://{reference}", f"oci:{self.layout}")
+        return self._copy(f"docker://{reference}", self._kept(reference))
+
+    def _kept(self, reference: str) -> str:
+        """A layout of its own for every reference."""
+        return f"oci:{self.root / reference.replace('/', '_').replace(':', '_')}"
 
     def _copy(self, source: str, target: str) -> str:
         words = [self.program, "copy", "-q", "--authfile", self.auth]
