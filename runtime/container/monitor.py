@@ -136,6 +136,18 @@ class Watch:
         if stdin is not None:
             self._add_input(stdin, os.dup(self._started.terminal))
 
+    def follow_size(self, own_terminal: int) -> None:
+        """Keep the container's terminal as large as the user's."""
+        from runtime.container import tty
+
+        def resize(*_: object) -> None:
+            size = tty.size_of(own_terminal)
+            if size is not None:
+                tty.set_size(self._started.terminal, size)
+
+        signal.signal(signal.SIGWINCH, resize)
+        resize()  # it may have changed since the container was started
+
     def _round(self, timeout_s: float | None) -> bool:
         ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
         for fd, _ in ready:
@@ -245,7 +257,8 @@ class SignalProxy:
     hang-up or termination of this process then ends the container.
     """
 
-    def __init__(self, *, terminal: bool = False) -> None:
+    def __init__(self, *, terminal: bool = False, enabled: bool = True) -> None:
+        self._enabled = enabled
         self._terminal = terminal
         self._pidfd = -1
         self._early: list[int] = []
@@ -257,7 +270,7 @@ class SignalProxy:
             if self._terminal
             else [n for n in range(1, 32) if n not in _OWN_SIGNALS and n not in _FAULTS]
         )
-        for number in wanted:
+        for number in wanted if self._enabled else ():
             self._previous[number] = signal.signal(number, self._pass)
         return self
 
@@ -287,6 +300,20 @@ class SignalProxy:
 _FAULTS = frozenset(
     (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP)
 )
+
+
+def lower_oom_score() -> None:
+    """A monitor is small and holds a container's end: others are to be killed first.
+
+    Called after the container's init is forked, which would inherit it.
+    """
+    for score in ("-999", "0"):  # only root may go below what it was
+        try:
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(score)
+            return
+        except OSError:
+            continue
 
 
 def detach(work: Callable[[Callable[[bytes], None]], None]) -> bytes:

@@ -6,6 +6,7 @@ import os
 
 from ocispec.runtime.config import Mount, Rlimit
 from ocispec.value import value
+from runtime.cgroups.limits import Limits
 from runtime.errors import EngineError
 from runtime.linux.rlimits import ResourceLimit
 
@@ -57,6 +58,7 @@ class RunOptions:
     extra_hosts: tuple[tuple[str, str], ...] = ()  # name, address
     labels: tuple[tuple[str, str], ...] = ()
     stop_signal: str = ""
+    limits: Limits = Limits()
     tty: bool = False
     interactive: bool = False
     detach: bool = False

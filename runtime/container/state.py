@@ -47,6 +47,7 @@ class ContainerRecord:
     command: tuple[str, ...]  # program and arguments, entrypoint included
     network: str
     auto_remove: bool = False
+    detached: bool = False
     tty: bool = False
     interactive: bool = False
     labels: tuple[tuple[str, str], ...] = ()
@@ -88,6 +89,7 @@ def write_record(paths: Paths, record: ContainerRecord, *, sync: bool) -> None:
         "command": record.command,
         "network": record.network,
         "autoRemove": record.auto_remove,
+        "detached": record.detached,
         "tty": record.tty,
         "interactive": record.interactive,
         "labels": dict(record.labels),
@@ -114,6 +116,7 @@ def read_record(paths: Paths, container_id: str) -> ContainerRecord:
             command=tuple(found["command"]),
             network=found["network"],
             auto_remove=found["autoRemove"],
+            detached=found["detached"],
             tty=found["tty"],
             interactive=found["interactive"],
             labels=tuple(found["labels"].items()),

@@ -1,0 +1,339 @@
+"""The life of containers on disk: made, started, ended, removed, and collected after an accident.
+
+What a container leaves, and who takes it away
+
+    names/<name>, containers/<id>/, snapshots/<id>/, anonymous volumes    `remove`
+    run/containers/<id>/                                                  `finish`
+    cgroups                                                               `finish`
+    mounts, namespaces, processes      the kernel, with the container's init (which dies with its
+                                       supervisor at the latest)
+
+Removal first takes the container out of sight by a rename, so that it is there or not, never half.
+Every command that changes containers first runs `collect`, which finishes what a killed supervisor
+or a killed removal left: the run directory says which containers are worth a look.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+
+from ocispec.value import replace
+from runtime.container import names, state
+from runtime.container.state import ContainerRecord, ContainerState
+from runtime.errors import ContainerError, ContainerUnknown, EngineError
+from runtime.linux.pidfd import ProcessHandle, boot_id
+from runtime.paths import TEMPORARY, make_private_directory
+from runtime.trees import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ocispec.runtime.config import Config
+    from runtime.cgroups.base import CgroupDriver
+    from runtime.paths import Paths
+    from runtime.snapshots.base import Snapshotter
+
+KILLED = 137  # 128 + SIGKILL: what a container without a supervisor ended with
+_GONE = TEMPORARY + "removed"
+_DEATH_S = 10.0  # a killed init may have to wait for its file system
+
+
+class Containers:
+    """All containers of one engine. `cgroups` gives the host's driver, looked for when needed."""
+
+    def __init__(
+        self, paths: Paths, snapshots: Snapshotter, cgroups: Callable[[], CgroupDriver]
+    ) -> None:
+        self.paths = paths
+        self._snapshots = snapshots
+        self._cgroups = cgroups
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def find(self, wanted: str) -> ContainerRecord:
+        """By name, id or a prefix of the id. Raises: ContainerUnknown."""
+        container_id = names.find_id(self.paths, wanted)
+        try:
+            return state.read_record(self.paths, container_id)
+        except FileNotFoundError:
+            raise ContainerUnknown(f"No such container: {wanted}") from None
+
+    def all(self) -> Iterator[tuple[ContainerRecord, ContainerState]]:
+        """Every container with its state as it really is. Those being made are left out."""
+        for container_id in names.all_ids(self.paths):
+            try:
+                yield state.read_record(self.paths, container_id), self.state(container_id)
+            except FileNotFoundError:
+                continue  # being made, or just removed
+
+    def state(self, container_id: str) -> ContainerState:
+        """The state as it really is: a container whose supervisor is gone is not running.
+
+        Raises: FileNotFoundError.
+        """
+        found = state.read_state(self.paths, container_id)
+        never_started = found.status == state.CREATED and found.supervisor is None
+        if found.status == state.EXITED or never_started or found.is_watched():
+            return found
+        found = state.read_state(self.paths, container_id)  # it may have ended in between
+        return found if found.status == state.EXITED else _orphaned(found)
+
+    # -- making and running ----------------------------------------------------------------------
+
+    def reserve(self, name: str) -> tuple[str, str]:
+        """A directory of a new id and the name taken for it: (id, name)."""
+        container_id = names.new_id()
+        directory = self.paths.container(container_id)
+        os.mkdir(directory, 0o700)
+        try:
+            if name:
+                names.take_name(self.paths, name, container_id)
+            else:
+                name = names.take_any_name(self.paths, container_id)
+            make_private_directory(self.paths.container_run(container_id))
+        except BaseException:
+            if name:
+                names.release_name(self.paths, name, container_id)
+            os.rmdir(directory)
+            raise
+        return container_id, name
+
+    def create(self, record: ContainerRecord, config: Config) -> ContainerState:
+        """Write down a reserved container; it exists from here on, watched by this process.
+
+        One that is removed with its end is not worth a disk flush: a power cut ends it.
+        """
+        import json
+
+        from ocispec.image.layout import write_file_atomically
+
+        sync = not record.auto_remove
+        write_file_atomically(
+            self.paths.container_config(record.id), json.dumps(config.to_json()).encode(), sync=sync
+        )
+        made = self.take_over(record.id, ContainerState(state.CREATED))
+        state.write_record(self.paths, record, sync=sync)
+        return made
+
+    def take_over(self, container_id: str, current: ContainerState) -> ContainerState:
+        """Record this process as the supervisor."""
+        own = replace(current, supervisor=ProcessHandle.of(os.getpid()), boot=boot_id())
+        state.write_state(self.paths, container_id, own)
+        return own
+
+    def started(self, container_id: str, current: ContainerState, pid: int) -> ContainerState:
+        """Record the init; called before its program may run."""
+        running = replace(
+            current,
+            status=state.RUNNING,
+            init=ProcessHandle.of(pid),
+            started_ns=time.time_ns(),
+        )
+        state.write_state(self.paths, container_id, running)
+        return running
+
+    def failed(self, record: ContainerRecord, exit_code: int, error: str) -> None:
+        """Record that the program could not be started: the container stays as created."""
+        self._drop_cgroups(record.id)
+        if record.auto_remove:
+            self._delete(record, volumes=True)
+        else:
+            never = ContainerState(state.CREATED, exit_code=exit_code, error=error)
+            state.write_state(self.paths, record.id, never, sync=True)
+        self._drop_run_directory(record.id)
+
+    def discard(self, container_id: str, name: str, volumes: tuple[str, ...]) -> None:
+        """Undo `reserve` for a container that could not be made, with its anonymous volumes."""
+        for volume in volumes:
+            _remove_if_there(self.paths.volume(volume))
+        names.release_name(self.paths, name, container_id)
+        self._drop_cgroups(container_id)
+        self._snapshots.remove(container_id)
+        _remove_if_there(self.paths.container(container_id))
+        self._drop_run_directory(container_id)
+
+    def finish(
+        self, record: ContainerRecord, current: ContainerState, exit_code: int, error: str = ""
+    ) -> None:
+        """Record the end and take away what only a running container has; then maybe all of it."""
+        oom_killed = self._was_out_of_memory(record.id, exit_code)
+        self._drop_cgroups(record.id)
+        if not record.auto_remove:
+            ended = replace(
+                current,
+                status=state.EXITED,
+                exit_code=exit_code,
+                finished_ns=time.time_ns(),
+                oom_killed=oom_killed,
+                error=error,
+            )
+            state.write_state(self.paths, record.id, ended, sync=True)
+        else:
+            self._delete(record, volumes=True)
+        self._drop_run_directory(record.id)
+
+    # -- removing --------------------------------------------------------------------------------
+
+    def remove(self, wanted: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container that does not run; with `force` it is killed first.
+
+        `volumes` removes its anonymous volumes as well. Raises: ContainerUnknown; ContainerError
+        if it runs.
+        """
+        container_id = names.find_id(self.paths, wanted)
+        try:
+            record = state.read_record(self.paths, container_id)
+            current = self.state(container_id)
+        except FileNotFoundError:
+            raise ContainerUnknown(f"No such container: {wanted}") from None
+        if current.status == state.RUNNING or (
+            current.status == state.CREATED and current.is_watched()
+        ):
+            if not force:
+                raise ContainerError(
+                    f'cannot remove container "{record.name}": container is running: '
+                    "stop the container before removing or force remove"
+                )
+            self._kill(record, current)
+        self._drop_cgroups(record.id)
+        self._delete(record, volumes=volumes)
+        self._drop_run_directory(record.id)
+
+    def _kill(self, record: ContainerRecord, current: ContainerState) -> None:
+        """Kill the init, and wait until the supervisor has written the end or is gone."""
+        if current.init is not None:
+            current.init.signal(signal.SIGKILL)
+            current.init.wait(_DEATH_S)
+        if current.supervisor is None or current.supervisor.pid == os.getpid():
+            return
+        deadline = time.monotonic() + _DEATH_S
+        while time.monotonic() < deadline:
+            try:
+                now = state.read_state(self.paths, record.id)
+            except FileNotFoundError:
+                return  # --rm: the supervisor has removed it
+            if now.status == state.EXITED or not now.is_watched():
+                return
+            if now.init is not None and now.init != current.init:
+                now.init.signal(signal.SIGKILL)  # it was being started while we looked
+            time.sleep(0.005)
+        raise ContainerError(f"could not kill container {record.id[:12]}: it did not end in time")
+
+    def _delete(self, record: ContainerRecord, *, volumes: bool) -> None:
+        names.release_name(self.paths, record.name, record.id)
+        # Volumes first: only the record, which the rename hides, knows which ones.
+        for volume in record.anonymous_volumes if volumes else ():
+            _remove_if_there(self.paths.volume(volume))
+        directory = self.paths.container(record.id)
+        try:
+            os.rename(directory, directory + _GONE)
+        except FileNotFoundError:
+            return  # somebody else removes it at this moment
+        self._delete_rest(record.id)
+
+    def _delete_rest(self, container_id: str) -> None:
+        self._snapshots.remove(container_id)
+        _remove_if_there(self.paths.container(container_id) + _GONE)
+
+    def _drop_cgroups(self, container_id: str) -> None:
+        self._cgroups().open(container_id).destroy()
+
+    def _was_out_of_memory(self, container_id: str, exit_code: int) -> bool:
+        """Was somebody in its cgroup killed for want of memory? Only asked for the killed."""
+        if exit_code != KILLED:
+            return False
+        return self._cgroups().open(container_id).usage().oom_kills > 0
+
+    def _drop_run_directory(self, container_id: str) -> None:
+        _remove_if_there(self.paths.container_run(container_id))
+
+    # -- after an accident -----------------------------------------------------------------------
+
+    def collect(self) -> int:
+        """Finish what killed processes left behind; how many containers that concerned."""
+        try:
+            candidates = os.listdir(self.paths.run_containers)
+        except FileNotFoundError:
+            return 0
+        lock = os.open(self.paths.run_containers, os.O_RDONLY | os.O_CLOEXEC)
+        collected = 0
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for container_id in candidates:
+                collected += self._collect_one(container_id)
+        except BlockingIOError:
+            pass  # somebody else is at it
+        finally:
+            os.close(lock)
+        return collected
+
+    def _collect_one(self, container_id: str) -> bool:
+        try:
+            current = state.read_state(self.paths, container_id)
+            if current.is_watched():
+                return False
+            record = state.read_record(self.paths, container_id)
+        except FileNotFoundError:
+            return self._collect_unrecorded(container_id)
+        if current.init is not None and current.boot == boot_id():
+            current.init.signal(signal.SIGKILL)
+            current.init.wait(_DEATH_S)
+        if current.status == state.EXITED:
+            self._drop_cgroups(container_id)
+            if record.auto_remove:
+                self._delete(record, volumes=True)
+            self._drop_run_directory(container_id)
+        else:
+            orphan = _orphaned(current)
+            self.finish(record, orphan, orphan.exit_code, orphan.error)
+        return True
+
+    def _collect_unrecorded(self, container_id: str) -> bool:
+        """A container that was never written down, or is out of sight already."""
+        try:
+            age_s = time.time() - os.stat(self.paths.container_run(container_id)).st_mtime
+        except FileNotFoundError:
+            return False
+        directory = self.paths.container(container_id)
+        if os.path.isdir(directory) and age_s < _MAKING_S:
+            return False  # being made right now
+        if os.path.isdir(directory):
+            os.rename(directory, directory + _GONE)
+        self._drop_cgroups(container_id)
+        self._delete_rest(container_id)
+        self._drop_run_directory(container_id)
+        return True
+
+
+_MAKING_S = 60.0  # making a container takes milliseconds; a volume's copy is not part of it
+
+
+def _orphaned(found: ContainerState) -> ContainerState:
+    """What a container is whose supervisor did not live to write its end."""
+    if found.status == state.CREATED:
+        return replace(
+            found,
+            status=state.EXITED,
+            exit_code=KILLED,
+            error="the process starting this container was killed",
+        )
+    return replace(
+        found,
+        status=state.EXITED,
+        exit_code=KILLED,
+        finished_ns=found.finished_ns or found.started_ns,
+        error="the process watching this container was killed",
+    )
+
+
+def _remove_if_there(path: str) -> None:
+    try:
+        remove_tree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise EngineError(f"cannot remove {path}: {error.strerror}") from error
