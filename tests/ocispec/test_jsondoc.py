@@ -83,6 +83,20 @@ def test_size_is_checked_before_anything_else() -> None:
         parse_object(b'{"a":1}', limit=6, what="manifest")
 
 
+def test_items_are_not_counted_inside_texts() -> None:
+    text = 'a,[{\\",' * 200_000
+    document = {"text": text, "list": [1, 2]}
+    assert parse_object(json.dumps(document).encode(), limit=LIMIT) == document
+
+
+def test_counting_items_takes_no_time_on_strings_without_end() -> None:
+    start = time.perf_counter()
+    for raw in (b'{"a":"' + b'\\",' * 1_000_000, b'",' * 1_000_000, b'"' + b"\\" * 999_999 + b",["):
+        with pytest.raises(InvalidDocument):
+            parse_object(raw, limit=LIMIT)
+    assert time.perf_counter() - start < 5
+
+
 def test_many_names_with_one_twice_is_not_quadratic() -> None:
     names = [f'"{i}":1' for i in range(200_000)]
     raw = ("{" + ",".join([*names, names[-1]]) + "}").encode()
