@@ -35,7 +35,7 @@ class Lines:
     def step(self, digest: Digest, state: str, done: int = 0, total: int = 0) -> None:
         short = digest.encoded[:12]
         with self._lock:
-            if self._last.get(short) == state:
+            if self._last.get(short) == state or self._last.get(short) in states.FINAL:
                 return
             self._last[short] = state
             if state not in MOVING:
@@ -65,7 +65,10 @@ class Bars:
     def step(self, digest: Digest, state: str, done: int = 0, total: int = 0) -> None:
         short = digest.encoded[:12]
         with self._lock:
-            changed = self._rows.get(short, ("", 0, 0))[0] != state
+            before = self._rows.get(short, ("", 0, 0))[0]
+            if before in states.FINAL:
+                return
+            changed = before != state
             self._rows[short] = (state, done, total)
             now = time.monotonic()
             if changed or now >= self._next:

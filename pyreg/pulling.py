@@ -1,11 +1,10 @@
-"""Pull as `pull` and `run` do it: the client fetches, the display shows it."""
+"""Pull as `pull` and `run` do it: fetched by the client, unpacked by the runtime, shown as bars."""
 
 from __future__ import annotations
 
 import os
 
-from client.progress import PULLED, Silence
-from client.pull import pull
+from client.progress import EXTRACTING, PULLED, Silence
 from ocispec.image.platform import Platform
 from pyreg.progress import display
 from pyreg.remotes import local_store
@@ -34,35 +33,51 @@ def pull_image(
     platform: Platform,
     quiet: bool,
 ) -> Pulled:
-    """Fetch one image, showing progress on stderr unless `quiet`."""
-    console = context.console
-    store = local_store(context.environment)
-    source = remotes.registry(reference.registry).repository(reference.repository)
+    """Fetch and unpack one image, showing progress on stderr unless `quiet`.
+
+    Call it with one thread, and before anything was asked of `remotes`: it forks the processes
+    that unpack. The image gets its name when every layer is ready to run.
+    """
+    from runtime.images.pull import Unpacking
+    from runtime.images.store import LayerStore
+    from runtime.paths import Paths
+
+    console, env = context.console, context.environment
+    store = local_store(env)
+    layers = LayerStore(Paths(env.root, env.run))
     shown = None if quiet else display(console)
-    if not quiet:
-        console.note(f"{reference.target}: Pulling from {reference.repository}")
+    progress = shown or Silence()
 
-    def on_image(manifest: ImageManifest, config: ImageConfig) -> None:
-        if shown is not None:
-            shown.announce(layer.digest for layer in manifest.layers)
-
-    def on_layer(position: int, layer: Descriptor) -> None:
-        if shown is not None:
-            shown.step(layer.digest, PULLED)
+    def on_unpacked(layer: Descriptor) -> None:
+        progress.step(layer.digest, PULLED)
 
     try:
-        return pull(
-            reference,
-            source,
-            store,
-            platform,
-            progress=shown or Silence(),
-            on_image=on_image,
-            on_layer=on_layer,
-            parallel_blobs=remotes.options.parallel,
-            attempts=remotes.options.attempts,
-            pause=remotes.transport.pause,
-        )
+        with Unpacking(layers, store.layout, on_unpacked=on_unpacked) as unpacking:
+            from client.pull import pull
+
+            def on_image(manifest: ImageManifest, config: ImageConfig) -> None:
+                if shown is not None:
+                    shown.announce(layer.digest for layer in manifest.layers)
+                unpacking.on_image(manifest, config)
+
+            def on_layer(position: int, layer: Descriptor) -> None:
+                progress.step(layer.digest, EXTRACTING)
+                unpacking.on_layer(position, layer)
+
+            if not quiet:
+                console.note(f"{reference.target}: Pulling from {reference.repository}")
+            return pull(
+                reference,
+                remotes.registry(reference.registry).repository(reference.repository),
+                store,
+                platform,
+                progress=progress,
+                on_image=on_image,
+                on_layer=on_layer,
+                parallel_blobs=remotes.options.parallel,
+                attempts=remotes.options.attempts,
+                pause=remotes.transport.pause,
+            )
     finally:
         if shown is not None:
             shown.close()

@@ -45,15 +45,29 @@ def reference(env: Environment, text: str) -> Reference:
 
 
 class Remotes:
-    """The registries one command talks to. A context manager: leaving closes every connection."""
+    """The registries one command talks to. A context manager: leaving closes every connection.
+
+    Nothing of HTTP is imported before the first registry is asked for, so that what a pull forks
+    for unpacking is forked from a small process.
+    """
 
     def __init__(self, env: Environment) -> None:
-        from client.credentials import FileKeychain
-        from client.transport import Transport
-
         self.options: ClientOptions = client_options(env)
-        self.transport: Transport = Transport(self.options)
-        self.keychain: FileKeychain = FileKeychain(self.options)
+        self._transport: Transport | None = None
+
+    @property
+    def transport(self) -> Transport:
+        if self._transport is None:
+            from client.transport import Transport
+
+            self._transport = Transport(self.options)
+        return self._transport
+
+    @property
+    def keychain(self) -> FileKeychain:
+        from client.credentials import FileKeychain
+
+        return FileKeychain(self.options)
 
     def registry(self, name: str) -> Registry:
         from client.remote import Registry
@@ -64,4 +78,5 @@ class Remotes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.transport.close()
+        if self._transport is not None:
+            self._transport.close()

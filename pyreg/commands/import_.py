@@ -33,14 +33,11 @@ def run(options: Options, context: Context) -> int:
     env = context.environment
     source, *rest = options.arguments
     if "://" in source:
-        raise UsageError(
-            f"{source} is a URL: fetch it first, or pipe it: curl URL | pyreg import -"
-        )
+        raise UsageError("URLs are not fetched: pipe one in, curl URL | pyreg import -")
     name = reference(env, rest[0]) if rest else None
     if name is not None and name.digest is not None:
         raise UsageError("an image cannot be given a digest: name a tag")
-    file = sys.stdin.buffer if source == "-" else open(source, "rb")
-    with file:
+    with sys.stdin.buffer if source == "-" else open(source, "rb") as file:
         image = import_rootfs(
             file,
             local_store(env),

@@ -6,6 +6,8 @@ from pyreg.cli import BOOL, Command, Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from client.local import LocalStore
+    from ocispec.digest import Digest
     from pyreg.__main__ import Context
     from pyreg.cli import Options
 
@@ -31,6 +33,7 @@ def run(options: Options, context: Context) -> int:
     status = 0
     for wanted in options.arguments:
         try:
+            diff_ids = _diff_ids(store, wanted)
             done = store.remove(wanted, force=options.flag("force"))
         except (LocalStoreError, SpecError) as error:
             console.error(str(error), error.hint)
@@ -44,7 +47,40 @@ def run(options: Options, context: Context) -> int:
             for digest in done.deleted:
                 if digest != done.image.id:
                     console.out(f"Deleted: {digest}")
+            _remove_layers(diff_ids, store, context)
     return status
+
+
+def _diff_ids(store: LocalStore, wanted: str) -> tuple[Digest, ...]:
+    """The layers of an image that may be about to go; none if its config is lost already."""
+    from client.errors import ImageNotFound, LocalStoreError
+
+    try:
+        return store.resolve(wanted).config.diff_ids
+    except ImageNotFound:
+        raise
+    except LocalStoreError:
+        return ()
+
+
+def _remove_layers(diff_ids: tuple[Digest, ...], store: LocalStore, context: Context) -> None:
+    """Remove the unpacked layers that no other image and no container stands on."""
+    from runtime.errors import LayerInUse
+    from runtime.images.store import LayerStore
+    from runtime.paths import Paths, layer_name
+
+    env = context.environment
+    paths = Paths(env.root, env.run)
+    paths.create()
+    layers = LayerStore(paths)
+    used = frozenset(
+        layer_name(diff_id) for image in store.images() for diff_id in image.config.diff_ids
+    )
+    for diff_id in diff_ids:
+        try:
+            layers.remove(diff_id, used=used)
+        except LayerInUse:
+            continue  # it goes with its last container or image
 
 
 def _familiar(name: str, default_registry: str) -> str:

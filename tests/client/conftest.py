@@ -99,7 +99,14 @@ class Client:
     ) -> Pulled:
         wanted = reference(name)
         repository = self.registry(wanted.registry, credential).repository(wanted.repository)
-        return pull(wanted, repository, self.store, platform, pause=self.transport.pause)
+        return pull(
+            wanted,
+            repository,
+            self.store,
+            platform,
+            attempts=self.options.attempts,
+            pause=self.transport.pause,
+        )
 
     def push(self, name: str, credential: Credential | None = None) -> Pushed:
         wanted = reference(name)

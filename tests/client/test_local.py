@@ -262,7 +262,7 @@ def test_many_processes_record_at_once(store: LocalStore) -> None:
         "from ocispec.distribution.reference import Reference\n"
         f"store = LocalStore({store.root!r}, default_registry='localhost:5000')\n"
         "for number in range(10):\n"
-        "    name = Reference.parse(f'p{sys.argv[1]}:{number}', default_registry='localhost:5000')\n"
+        "    name = Reference.parse(f'p{sys.argv[1]}:{number}', default_registry='localhost:1')\n"
         "    store.tag('image', name)\n"
     )
     root = Path(__file__).resolve().parents[2]
