@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         def processes(self) -> tuple[int, ...]:
             """Pids of all processes in it and below, as this process sees them."""
 
-        def kill(self, signal: int = SIGKILL) -> None:
+        def kill(self, signal: int = 9) -> None:
             """Send a signal to all; with SIGKILL none escapes by forking."""
 
         def usage(self) -> Usage: ...

@@ -143,8 +143,8 @@ def resolve(
     name nor an id.
     """
     user_text, colon, group_text = user.partition(":")
-    if colon and not group_text and not user_text:
-        raise InvalidAccount(f"{user!r} names neither a user nor a group")
+    if ":" in group_text or (colon and not group_text and not user_text):
+        raise InvalidAccount(f"{user!r} is not user, user:group or :group")
     wanted = _id_or_name(user_text, "user") if user_text else 0
     entry = next(
         (e for e in passwd if (e.uid == wanted if wanted is not None else e.name == user_text)),

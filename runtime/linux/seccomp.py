@@ -40,6 +40,7 @@ ARCHITECTURES = {
 }
 _ALL_64 = (1 << 64) - 1
 _X32_BIT = 0x40000000
+_NONE = 1 << 32  # above every call: a profile that names none has no newest one
 
 
 class ProfileError(EngineError):
@@ -181,7 +182,7 @@ def _decide(
     for name, code in guards.items():
         for number in table.get(name, ()):
             codes[number] = code
-    newest = max((number for number in codes if number < 512), default=0)
+    newest = max((number for number in codes if number < 512), default=_NONE)
     unknown = otherwise
     if profile.default_action & 0xFFFF0000 == ERRNO:
         unknown = bpf.give(ERRNO | errno.ENOSYS)
@@ -192,7 +193,7 @@ def _decide(
             bounds.append((expected, unknown if expected > newest else otherwise))
         bounds.append((number, codes[number]))
         expected = number + 1
-    bounds.append((expected, unknown))
+    bounds.append((expected, unknown if expected > newest else otherwise))
     # An x32 call is judged like the x86_64 call of that number; those that x32 does not have are
     # refused by the kernel itself.
     x32 = architecture == "x86_64" and "x32" in profile.architectures
