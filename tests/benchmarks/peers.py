@@ -66,7 +66,9 @@ class Podman:
 
     def __init__(self, root: Path) -> None:
         self.client = [
-            find_tool("podman"), "--root", str(root / "podman"), "--runroot", str(root / "podman-run"),
+            find_tool("podman"),
+            "--root", str(root / "podman"),
+            "--runroot", str(root / "podman-run"),
             "--storage-driver", "overlay",
         ]  # fmt: skip
         # Debian's default asks for more open files than this process may grant

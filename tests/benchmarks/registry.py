@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.benchmarks.distribution import Target, bearer, digest_of
+from tests.benchmarks.distribution import OCI_MANIFEST, Target, bearer, digest_of
 from tests.benchmarks.harness import Row, contest
 from tests.builders.servers import ROOT, start_docker_registry, start_pyreg
 from tests.builders.tools import find_tool
@@ -41,7 +41,7 @@ def small_requests(
     """One burst of the same request; requests a second and latencies in microseconds."""
     done = subprocess.run(
         [load, str(target.port), str(connections), str(seconds), method],
-        input=target.head(method, path, Accept="*/*"),
+        input=target.head(method, path, Accept=OCI_MANIFEST),
         capture_output=True,
         check=True,
     )
