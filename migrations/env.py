@@ -1,7 +1,7 @@
 """What Alembic runs for every command.
 
 At start the registry passes its open connection, whose transaction holds the write lock. Without
-one (a developer writes a new revision) the history is replayed into a throw-away database.
+one (a developer writes a new revision) the throw-away database of `alembic.ini` is used.
 """
 
 from __future__ import annotations
@@ -23,5 +23,6 @@ given = context.config.attributes.get("connection")
 if isinstance(given, Connection):
     _run(given)
 else:
-    with create_engine("sqlite://").connect() as throw_away:
+    url = context.config.get_main_option("sqlalchemy.url", "sqlite://")
+    with create_engine(url).begin() as throw_away:
         _run(throw_away)
