@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -62,19 +65,32 @@ class Registry:
 async def started(tmp_path: Path, **changes: Any) -> AsyncIterator[Registry]:
     """The application on a fresh directory with the USERS in it."""
     settings = Settings(root=str(tmp_path), **changes)
-    make_directory(settings)
-    metadata = open_database(settings)
-    passwords = Passwords(memory_kib=64, rounds=1)
-    for name, role in USERS.items():
-        if await metadata.accounts.find(name) is None:
-            await metadata.accounts.add(name, await passwords.hash(password_of(name)), role)
-    passwords.close()
-    metadata.close()
+    if not settings.data.exists():
+        shutil.copytree(await _prepared(), settings.data)
     app = create_app(settings)
     async with _lifespan(app):
         registry = Registry(app, settings)
         async with registry.anonymous:
             yield registry
+
+
+async def _prepared() -> Path:
+    """A registry's directory with the USERS in it, made once and copied for each test."""
+    if not _templates:
+        settings = Settings(root=tempfile.mkdtemp(prefix="pyreg-test-"))
+        atexit.register(shutil.rmtree, settings.root)
+        make_directory(settings)
+        metadata = open_database(settings)
+        passwords = Passwords()
+        for name, role in USERS.items():
+            await metadata.accounts.add(name, await passwords.hash(password_of(name)), role)
+        passwords.close()
+        metadata.close()
+        _templates.append(settings.data)
+    return _templates[0]
+
+
+_templates: list[Path] = []
 
 
 @asynccontextmanager
