@@ -177,26 +177,28 @@ class RegistryAuth:
     def _answer_bearer(
         self, parameters: dict[str, str], scopes: frozenset[str], sent: str | None
     ) -> bool:
-        first = self._scheme != "bearer"
         self._scheme = "bearer"
         self._realm = parameters["realm"]
         self._service = parameters.get("service", "")
         wanted = scopes | frozenset(_split_scopes(parameters.get("scope", "")))
-        if sent is not None and not first:
-            # It was refused with a token: expired, or too narrow. Another one is asked for once.
-            refused = [key for key, (token, _) in self._tokens.items() if sent == f"Bearer {token}"]
-            for key in refused:
-                del self._tokens[key]
-            if not refused and scopes in self._tokens:
-                return True  # another thread has renewed it meanwhile
+        # What was sent was refused: expired, or too narrow. Whoever sent nothing, or an older
+        # token, only has to try with the one that another thread has got meanwhile.
+        for known, (token, _) in list(self._tokens.items()):
+            if sent == f"Bearer {token}":
+                del self._tokens[known]
+        if self._held(scopes) is not None:
+            return True
         self._fetch(scopes, wanted)
         return True
 
     def _token(self, scopes: frozenset[str]) -> str:
+        return self._held(scopes) or self._fetch(scopes, scopes)
+
+    def _held(self, scopes: frozenset[str]) -> str | None:
         for known, (token, ends) in self._tokens.items():
             if scopes <= known and time.monotonic() < ends - EARLY_S:
                 return token
-        return self._fetch(scopes, scopes)
+        return None
 
     def _fetch(self, scopes: frozenset[str], wanted: frozenset[str]) -> str:
         token, lifetime = self._ask_realm(sorted(wanted))
