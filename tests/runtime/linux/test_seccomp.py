@@ -142,7 +142,7 @@ rules = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(rules, max_size=8),
     st.sampled_from([EPERM, ALLOW, KILL_PROCESS]),
