@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ Responder = Callable[[Seen], Answer]
 class Rogue:
     """Answers by exact path first, then by the longest prefix; 404 otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
         self.answers: dict[str, Responder] = {}
         rogue = self
@@ -79,6 +80,11 @@ class Rogue:
                 pass  # a client that hangs up early is what many of these tests are about
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # The handshake belongs to the connection's thread, not to the accepting one.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
         )
@@ -156,8 +162,8 @@ def token(text: str, **more: object) -> Answer:
 
 
 @contextmanager
-def rogue_registry() -> Iterator[Rogue]:
-    rogue = Rogue()
+def rogue_registry(tls: ssl.SSLContext | None = None) -> Iterator[Rogue]:
+    rogue = Rogue(tls)
     rogue.start()
     try:
         yield rogue
