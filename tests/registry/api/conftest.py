@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import json
 import shutil
@@ -13,7 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.routing import Router
 
 from ocispec.digest import Digest
 from ocispec.mediatype import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
@@ -95,10 +95,21 @@ _templates: list[Path] = []
 
 @asynccontextmanager
 async def _lifespan(app: Any) -> AsyncIterator[None]:
-    while not isinstance(app, Router):  # the middlewares hold what they wrap as _app
-        app = app._app
-    async with app.lifespan_context(app):
-        yield
+    """Start and stop the application as a server does."""
+    received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    sent: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan"}, received.get, sent.put))
+    for step in ("startup", "shutdown"):
+        await received.put({"type": f"lifespan.{step}"})
+        answer = await sent.get()
+        assert answer["type"] == f"lifespan.{step}.complete", answer
+        if step == "startup":
+            try:
+                yield
+            except BaseException:
+                task.cancel()
+                raise
+    await task
 
 
 Start = Callable[..., AbstractAsyncContextManager[Registry]]
