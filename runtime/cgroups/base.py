@@ -81,6 +81,8 @@ if TYPE_CHECKING:
 
 
 PARENT = "pyreg"  # every container's cgroup is below a directory of this name
+# cpuset only when asked for: its cpus and mems must be filled first, or entering fails with ENOSPC.
+V1_CONTROLLERS = ("devices", "pids", "memory", "cpu", "cpuacct", "freezer", "blkio")
 SIGKILL = 9  # the `signal` module would cost an import of `enum`
 MAX_FILE_BYTES = 4 * 1024 * 1024  # a cgroup.procs with 500,000 pids
 

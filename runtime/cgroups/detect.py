@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 
 from ocispec.value import value
-from runtime.cgroups.base import PARENT, SIGKILL, CgroupError, Usage, check_name
-from runtime.cgroups.v1 import CONTROLLERS as V1_CONTROLLERS
-from runtime.cgroups.v1 import V1Driver
-from runtime.cgroups.v2 import V2Driver
+from runtime.cgroups.base import (
+    PARENT,
+    SIGKILL,
+    V1_CONTROLLERS,
+    CgroupError,
+    Usage,
+    check_name,
+)
 from runtime.linux import mountinfo
 
 TYPE_CHECKING = False
@@ -84,6 +88,8 @@ def driver(found: Layout | None = None) -> CgroupDriver:
     """The driver for this host; its `warning` says what cannot be done here."""
     found = found or detect()
     if found.v1:
+        from runtime.cgroups.v1 import V1Driver  # only the version that is used is loaded
+
         usable = {name: path for name, path in found.v1 if _is_writable_v1(path)}
         if usable:
             missing = [name for name in V1_CONTROLLERS if name not in usable]
@@ -94,6 +100,8 @@ def driver(found: Layout | None = None) -> CgroupDriver:
                 else "",
             )
     elif found.v2:
+        from runtime.cgroups.v2 import V2Driver
+
         root = delegated_root(found.v2, found.own_v2, _is_writable_v2)
         if root:
             return V2Driver(root)

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from runtime.cgroups.devices import DeviceRule
     from runtime.cgroups.limits import Limits
 
-# cpuset only when asked for: its cpus and mems must be filled first, or entering fails with ENOSPC.
-CONTROLLERS = ("devices", "pids", "memory", "cpu", "cpuacct", "freezer", "blkio")
-
 _FREEZE_S = 5.0
 _KILL_ROUNDS = 100
 _HUGE = 1 << 60  # the kernel writes "no limit" as the largest multiple of a page
