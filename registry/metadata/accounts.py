@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, exists, func, insert, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 
 from registry.errors import AccountExists, AccountInvalid, AccountUnknown
 from registry.metadata.base import Account
 from registry.metadata.tables import account, refresh_token
-from registry.metadata.transaction import Operations, Transaction, reads, writes
+from registry.metadata.transaction import Operations, Transaction, insert, lock_table, reads, writes
 
 ADMIN = "admin"
 WRITER = "writer"
@@ -71,13 +71,11 @@ class SqlAccounts(Operations):
     def add(self, tx: Transaction, name: str, password_hash: str, role: str) -> Account:
         check_name(name)
         check_role(role)
-        taken = select(exists().where(account.c.name == name))
-        if tx.connection.execute(taken).scalar():
-            raise AccountExists(name)
         return _insert(tx, name, password_hash, role)
 
     @writes
     def add_first(self, tx: Transaction, name: str, password_hash: str) -> bool:
+        lock_table(tx, account)
         if tx.connection.execute(select(func.count()).select_from(account)).scalar():
             return False
         _insert(tx, check_name(name), password_hash, ADMIN)
@@ -122,8 +120,9 @@ def _account(row: RowMapping) -> Account:
 
 
 def _insert(tx: Transaction, name: str, password_hash: str, role: str) -> Account:
-    tx.connection.execute(
-        insert(account).values(
+    inserted = tx.connection.execute(
+        insert(tx, account)
+        .values(
             name=name,
             password_hash=password_hash,
             role=role,
@@ -131,7 +130,11 @@ def _insert(tx: Transaction, name: str, password_hash: str, role: str) -> Accoun
             created_at=tx.now,
             password_changed_at=tx.now,
         )
+        .on_conflict_do_nothing()
+        .returning(account.c.id)
     )
+    if inserted.first() is None:
+        raise AccountExists(name)
     return Account(name, password_hash, role, False, tx.now)
 
 

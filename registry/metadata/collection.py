@@ -28,6 +28,13 @@ def review_manifests(
 def release_blobs(tx: Transaction, digests: Sequence[str], *, event: str) -> None:
     """Some uses of these blobs ended: those without any left are unreferenced from now on."""
     for batch in batches(sorted(digests)):
+        # Locked first, in order: who waits here for a push sees in the update what it refers to.
+        tx.connection.execute(
+            select(blob.c.digest)
+            .where(blob.c.digest.in_(batch))
+            .order_by(blob.c.digest)
+            .with_for_update(key_share=True)
+        )
         released = tx.connection.execute(
             update(blob)
             .where(

@@ -8,7 +8,7 @@ from registry.errors import AccountUnknown
 from registry.metadata.accounts import account_id
 from registry.metadata.base import RefreshToken, SigningKey
 from registry.metadata.tables import account, refresh_token, signing_key
-from registry.metadata.transaction import Operations, Transaction, reads, writes
+from registry.metadata.transaction import Operations, Transaction, lock_table, reads, writes
 
 _CURRENT = "current"
 _PREVIOUS = "previous"
@@ -23,12 +23,14 @@ class SqlCredentials(Operations):
 
     @writes
     def offer_signing_key(self, tx: Transaction, key: SigningKey) -> tuple[SigningKey, ...]:
+        lock_table(tx, signing_key)
         if not tx.connection.execute(select(func.count()).select_from(signing_key)).scalar():
             _insert_current(tx, key)
         return _keys(tx)
 
     @writes
     def rotate_signing_key(self, tx: Transaction, key: SigningKey) -> tuple[SigningKey, ...]:
+        lock_table(tx, signing_key)
         tx.connection.execute(delete(signing_key).where(signing_key.c.state == _PREVIOUS))
         tx.connection.execute(update(signing_key).values(state=_PREVIOUS))
         _insert_current(tx, key)

@@ -63,7 +63,7 @@ class SqlManifests(Operations):
             events.record(tx, events.MANIFEST_PUSHED, access, digest=str(manifest.digest))
             if not tags:
                 review_manifests(tx, repository_id, [str(manifest.digest)], event="pushed untagged")
-        point_tags(tx, access, repository_id, list(dict.fromkeys(t.text for t in tags)), id)
+        point_tags(tx, access, repository_id, sorted({tag.text for tag in tags}), id)
         return is_new
 
     @writes
@@ -86,15 +86,18 @@ class SqlManifests(Operations):
         loose = tx.connection.execute(
             select(manifest_child.c.child_digest).where(manifest_child.c.parent_id == id)
         )
-        review_manifests(tx, repository, loose.scalars(), event="index removed")
+        children = list(loose.scalars())
         referring = tx.connection.execute(
             select(manifest.c.digest).where(
                 manifest.c.repository_id == repository, manifest.c.subject_digest == str(digest)
             )
         )
-        review_manifests(tx, repository, referring.scalars(), event="subject removed")
+        referrers = list(referring.scalars())
         tx.connection.execute(delete(manifest).where(manifest.c.id == id))
+        # Blobs before the queue, as in `put`: transactions that lock in one order cannot deadlock.
         release_blobs(tx, blobs, event="manifest removed")
+        review_manifests(tx, repository, children, event="index removed")
+        review_manifests(tx, repository, referrers, event="subject removed")
         events.record(tx, events.MANIFEST_REMOVED, access, digest=str(digest))
 
     @reads
@@ -152,11 +155,19 @@ def _referrer(row: RowMapping) -> Referrer:
 def _lock_blobs(tx: Transaction, repository_id: int, new: NewManifest) -> set[str]:
     """Digests of the named blobs that the repository holds; they stay live until the commit.
 
-    The shared row locks conflict with the collector's, which wants the rows for itself before it
-    dooms a blob. On SQLite the whole transaction has the write lock anyway.
+    The row locks conflict with the collector's, which wants the rows for itself before it dooms a
+    blob. They are shared, so that pushes on the same base do not wait for each other; but rows that
+    are going to be changed are locked for that at once, because two that hold a shared lock and
+    both want more would wait for ever. On SQLite the transaction has the write lock anyway.
     """
     held: set[str] = set()
     for batch in batches(sorted({str(reference.digest) for reference in new.blobs})):
+        unused = (
+            select(blob.c.digest)
+            .where(blob.c.digest.in_(batch), blob.c.unreferenced_since.is_not(None))
+            .limit(1)
+        )
+        changes = tx.connection.execute(unused).first() is not None
         query = (
             select(blob.c.digest)
             .join(repository_blob, repository_blob.c.digest == blob.c.digest)
@@ -166,7 +177,7 @@ def _lock_blobs(tx: Transaction, repository_id: int, new: NewManifest) -> set[st
                 blob.c.state == LIVE,
             )
             .order_by(blob.c.digest)
-            .with_for_update(read=True, of=blob)
+            .with_for_update(read=not changes, key_share=changes, of=blob)
         )
         held.update(tx.connection.execute(query).scalars())
     return held

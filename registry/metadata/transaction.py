@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache, update_wrapper
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ocispec.digest import Digest
@@ -100,6 +100,12 @@ def insert(tx: Transaction, table: Table) -> sqlite.Insert | postgresql.Insert:
     return sqlite.insert(table)
 
 
+def lock_table(tx: Transaction, table: Table) -> None:
+    """Let no other transaction change the table until this one ends; SQLite does so anyway."""
+    if tx.connection.dialect.name == "postgresql":
+        tx.connection.execute(text(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE"))
+
+
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Pieces small enough for one IN (…)."""
     for start in range(0, len(items), _BATCH):
@@ -117,16 +123,16 @@ def comparable(last: str) -> str:
     return last
 
 
-def is_upload_id(text: str) -> bool:
+def is_upload_id(id: str) -> bool:
     """Whether a text from a URL can be an upload's id at all."""
-    return text.isascii() and text.isprintable() and len(text) <= 128
+    return id.isascii() and id.isprintable() and len(id) <= 128
 
 
 @lru_cache(maxsize=16384)
-def digest_of(text: str) -> Digest:
+def digest_of(column: str) -> Digest:
     """A digest from its column. Values are immutable, so remembering them is safe."""
-    return Digest.parse(text)
+    return Digest.parse(column)
 
 
-def optional_digest(text: str | None) -> Digest | None:
-    return None if text is None else digest_of(text)
+def optional_digest(column: str | None) -> Digest | None:
+    return None if column is None else digest_of(column)
