@@ -92,7 +92,9 @@ def explain(error: Exception, console: Console, failed: int) -> int:
     hint = getattr(error, "hint", None)
     if hint is not None:
         console.error(str(error), hint)
-        return int(getattr(error, "exit_status", failed))
+        status = int(getattr(error, "exit_status", failed))
+        # 125 to 127 are what `run` and `exec` say of themselves; others fail with 1.
+        return status if status < 125 or failed == 125 else failed
     if isinstance(error, ModuleNotFoundError) and error.name in SERVER_MODULES:
         console.error(
             f"this command needs the module '{error.name}'",

@@ -16,9 +16,10 @@ import stat
 
 from runtime.container import steps as s
 from runtime.container.copyup import copy_up
+from runtime.container.mountpoint import open_mount_point
 from runtime.linux import accounts, capabilities, netlink, rlimits, syscalls
 from runtime.linux import flags as f
-from runtime.linux.safeopen import create_in_root, mkdir_in_root, open_in_root, read_in_root
+from runtime.linux.safeopen import open_in_root, read_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,10 +219,8 @@ def _attach_source(step: s.AttachSource, init: Init) -> None:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent_fd))
         target = syscalls.openat2(parent_fd, name, os.O_PATH | os.O_NOFOLLOW, 0, f.RESOLVE_BENEATH)
         os.close(parent_fd)
-    elif is_directory:
-        target = mkdir_in_root(init.root_fd, step.destination)
     else:
-        target = create_in_root(init.root_fd, step.destination)
+        target = open_mount_point(init.root_fd, step.destination, directory=is_directory)
     if step.copy_up and is_directory:
         copy_up(target, source)
     syscalls.move_mount(source, "", target, "", _ONTO_FD)
@@ -230,7 +229,7 @@ def _attach_source(step: s.AttachSource, init: Init) -> None:
 
 
 def _mount_tmpfs(step: s.MountTmpfs, init: Init) -> None:
-    fd = mkdir_in_root(init.root_fd, step.destination)
+    fd = open_mount_point(init.root_fd, step.destination, directory=True)
     os.fchdir(fd)
     syscalls.mount("tmpfs", ".", "tmpfs", step.flags, step.data)
     os.close(fd)
@@ -367,7 +366,7 @@ def _read_accounts(path: str, init: Init) -> bytes:
 
 
 def _make_working_directory(step: s.MakeWorkingDirectory, init: Init) -> None:
-    os.close(mkdir_in_root(init.root_fd, step.path))
+    os.close(open_mount_point(init.root_fd, step.path, directory=True))
 
 
 def _set_rlimits(step: s.SetRlimits, init: Init) -> None:

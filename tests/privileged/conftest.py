@@ -1,0 +1,55 @@
+"""Real containers: an engine with a busybox image, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.builders.pyreg import Pyreg
+from tests.builders.rootfs import BUSYBOX, is_static
+
+ORDINARY_UID = 12345  # in no passwd file, so it has no /etc/subuid range: one id is all it gets
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _possible() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if not is_static(BUSYBOX):
+        pytest.skip(f"needs a static {BUSYBOX} (Debian: apt install busybox-static)")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Pyreg]:
+    """As root, with the image `bb`."""
+    root = tempfile.mkdtemp(prefix="pyreg-test-")
+    made = Pyreg(os.path.join(root, "store"))
+    made.load_busybox()
+    yield made
+    made("rm", "-f", *made("ps", "-aq").stdout.split())
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def rootless() -> Iterator[Pyreg]:
+    """As an ordinary user with a single id, with the image `bb`."""
+    probe = subprocess.run(
+        [SYSTEM_PYTHON, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"], check=False
+    )
+    if probe.returncode:
+        pytest.skip(f"needs a {SYSTEM_PYTHON} of 3.11 or newer that every user may run")
+    root = tempfile.mkdtemp(prefix="pyreg-test-")
+    os.chmod(root, 0o755)
+    made = Pyreg(os.path.join(root, "store"), uid=ORDINARY_UID, python=SYSTEM_PYTHON)
+    done = made("images")
+    if done.returncode:
+        pytest.skip(f"an ordinary user cannot read the project: {done.stderr}")
+    made.load_busybox()
+    yield made
+    shutil.rmtree(root)
