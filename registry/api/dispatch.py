@@ -108,10 +108,24 @@ class DistributionRoute(BaseRoute):
         name = RepositoryName.parse(target.name)
         also = mount_scope(exchange) if target.kind == routes.UPLOADS else ()
         actions = routes.ACTIONS[key]
-        access = await exchange.services.guard.authorise(exchange, name, actions, also)
+        access = await exchange.services.guard.authorise(
+            exchange, name, actions, also, owns=_upload_owner(exchange)
+        )
         if routes.DELETE in actions and not exchange.services.settings.delete_enabled:
             raise Refusal(405, "UNSUPPORTED", "deleting is switched off in this registry")
         await handler(exchange, access)
+
+
+def _owns_nothing(access: Access) -> bool:
+    return False
+
+
+def _upload_owner(exchange: Exchange) -> Callable[[Access], bool]:
+    """Says whether the upload of this request was begun by the caller."""
+    if exchange.target.kind != routes.UPLOAD:
+        return _owns_nothing
+    hot, upload = exchange.services.metadata.hot, exchange.target.reference
+    return lambda access: hot.upload(access, upload) is not None
 
 
 class PlainRoute(BaseRoute):

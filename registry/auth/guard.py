@@ -32,7 +32,7 @@ from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scop
 from registry.auth.login import log_in
 from registry.auth.passwords import Passwords
 from registry.auth.policy import ANONYMOUS, CATALOG, REGISTRY, Policy, Subject
-from registry.auth.tokens import TokenService, VerifiedToken
+from registry.auth.tokens import TokenExpired, TokenService, VerifiedToken
 from registry.errors import Denied, Unauthenticated
 from registry.metadata.base import Access, Accounts
 
@@ -42,6 +42,10 @@ _REMEMBERED = 4096
 
 # Longer than any token of ours: nothing is decoded or hashed before this is checked.
 MAX_AUTHORIZATION = 72 * 1024
+
+# How long after its end a token still finishes the uploads that its holder began: pushes of large
+# layers take longer than tokens live, and many clients cannot get a new one in between.
+UPLOAD_GRACE_S = 24 * 3600
 
 _EVERYTHING = frozenset({PULL, PUSH, DELETE})
 
@@ -67,10 +71,12 @@ class Caller:
     """Somebody who asks, as found out from the Authorization header.
 
     token: what they hold; None if they came with a password or with nothing.
+    is_expired: whether the token's time is over, so that it only serves uploads under way.
     """
 
     subject: Subject
     token: VerifiedToken | None = None
+    is_expired: bool = False
 
 
 class Guard:
@@ -102,10 +108,14 @@ class Guard:
         name: RepositoryName,
         actions: tuple[str, ...],
         also: Iterable[Scope] = (),
+        *,
+        owns: Callable[[Access], bool] = lambda access: False,
     ) -> Access:
         """The repository for a caller who may do all of `actions` to it.
 
-        `also` is asked for in a challenge, so that one token will do for the whole request.
+        `also` is asked for in a challenge, so that one token will do for the whole request. `owns`
+        says whether the caller began the upload that the request is about: then a token that has
+        expired meanwhile still counts.
 
         Raises: LoginRequired; Denied to somebody who came with a password, for whom logging in
         once more would change nothing.
@@ -113,12 +123,15 @@ class Guard:
         if not self._enabled:
             return Access(name, "", _EVERYTHING)
         wanted = (Scope(REPOSITORY, name.text, frozenset(actions)), *also)
-        caller = await self._identify(request, wanted)
+        caller = await self._identify(request, wanted, takes_expired=True)
         granted = self._actions(caller, name.text)
         for action in actions:
             if action not in granted:
                 raise self._refusal(request, caller, wanted, action, name.text)
-        return Access(name, caller.subject.name, granted)
+        access = Access(name, caller.subject.name, granted)
+        if caller.is_expired and not (caller.subject != ANONYMOUS and owns(access)):
+            raise self._expired(request, wanted)
+        return access
 
     async def require_login(self, request: Request) -> None:
         """Let pass who comes with credentials, whatever they may do. Raises: LoginRequired."""
@@ -172,7 +185,9 @@ class Guard:
         granted = allowed & caller.token.actions(REPOSITORY, name)
         return granted | self._policy.actions(ANONYMOUS, name)
 
-    async def _identify(self, request: Request, wanted: Iterable[Scope]) -> Caller:
+    async def _identify(
+        self, request: Request, wanted: Iterable[Scope], *, takes_expired: bool = False
+    ) -> Caller:
         """Raises: LoginRequired for credentials that are not valid."""
         header = request.header(b"authorization")
         if header is None or not self._enabled:
@@ -181,7 +196,10 @@ class Guard:
         key = header if header[:7] == b"Bearer " else self._hide(header)
         remembered = self._remembered.get(key)
         if remembered is not None and now < remembered[0]:
-            return remembered[1]
+            caller = remembered[1]
+            if caller.is_expired and not takes_expired:
+                raise self._expired(request, wanted)
+            return caller
         try:
             until, caller = await self._look_up(header, now)
         except Unauthenticated as error:
@@ -192,6 +210,8 @@ class Guard:
         self._remembered.move_to_end(key)
         if len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
+        if caller.is_expired and not takes_expired:
+            raise self._expired(request, wanted)
         return caller
 
     async def _look_up(self, header: bytes, now: float) -> tuple[float, Caller]:
@@ -200,9 +220,14 @@ class Guard:
         scheme, _, credentials = header.decode("latin-1").partition(" ")
         credentials = credentials.strip()
         if scheme.lower() == "bearer":
-            token = await self._tokens.verify(credentials)
-            until = min(now + REMEMBER_S, now + token.expires_at - time.time())
-            return until, Caller(await self._subject(token.subject), token)
+            try:
+                token, is_expired = await self._tokens.verify(credentials), False
+                until = min(now + REMEMBER_S, now + token.expires_at - time.time())
+            except TokenExpired as expired:
+                token, is_expired, until = expired.token, True, now + REMEMBER_S
+                if time.time() > token.expires_at + UPLOAD_GRACE_S:
+                    raise
+            return until, Caller(await self._subject(token.subject), token, is_expired)
         if scheme.lower() == "basic":
             account = await log_in(self._accounts, self._passwords, *parse_basic(credentials))
             if account is None:
@@ -233,6 +258,10 @@ class Guard:
             f"the token does not allow {action} on {name}",
             self._challenge(request, wanted, error="insufficient_scope"),
         )
+
+    def _expired(self, request: Request, wanted: Iterable[Scope]) -> LoginRequired:
+        challenge = self._challenge(request, wanted, error="invalid_token")
+        return LoginRequired("the token has expired", challenge)
 
     def _challenge(
         self, request: Request, wanted: Iterable[Scope] = (), *, error: str = ""

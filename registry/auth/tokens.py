@@ -87,6 +87,14 @@ class UnknownKey(Unauthenticated):
         super().__init__("the token was signed with a key that is not ours")
 
 
+class TokenExpired(Unauthenticated):
+    """The token is one of ours, and its time is over; `token` is what it said."""
+
+    def __init__(self, token: VerifiedToken) -> None:
+        super().__init__("the token has expired")
+        self.token = token
+
+
 def new_signing_key(now: int) -> SigningKey:
     """A fresh P-256 key, named by a hash of its public half."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -158,7 +166,7 @@ class Tokens:
 
     def verify(self, text: str) -> VerifiedToken:
         """Raises: Unauthenticated if the token is not one of ours for us and for now; UnknownKey if
-        only its key is not known (yet)."""
+        only its key is not known (yet); TokenExpired if only its time is over."""
         now = self._clock()
         remembered = self._remembered.get(text)
         if remembered is not None and now < remembered[0]:
@@ -207,11 +215,12 @@ def _verified(claims: Mapping[str, Any], now: float) -> VerifiedToken:
     subject, expires_at, not_before = claims["sub"], claims["exp"], claims["nbf"]
     if type(expires_at) is not int or type(not_before) is not int or type(subject) is not str:
         raise Unauthenticated("the token is malformed")
-    if now >= expires_at:
-        raise Unauthenticated("the token has expired")
     if now < not_before - _SKEW_S:
         raise Unauthenticated("the token is not valid yet")
-    return VerifiedToken(subject, _grants(claims.get("access")), expires_at)
+    token = VerifiedToken(subject, _grants(claims.get("access")), expires_at)
+    if now >= expires_at:
+        raise TokenExpired(token)
+    return token
 
 
 def _grants(access: object) -> Mapping[tuple[str, str], frozenset[str]]:
@@ -247,7 +256,7 @@ class TokenService:
     async def verify(self, text: str) -> VerifiedToken:
         """As `Tokens.verify`; a key unknown here is looked for in the database, now and then.
 
-        Raises: Unauthenticated.
+        Raises: Unauthenticated; TokenExpired.
         """
         try:
             return self._tokens.verify(text)

@@ -250,6 +250,34 @@ async def test_cve_2025_23208_rights_that_were_taken_are_gone(
             assert (await alice.get(f"/v2/team/app/blobs/{DIGEST}")).status_code == 401
 
 
+async def test_a_token_that_expires_in_a_push_still_finishes_its_uploads(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """moby#33558, docker/buildx#324: 401 at the end of a layer that took longer than the token."""
+    token = await registry.token("alice", "repository:team/app:pull,push")
+    async with registry.client(headers=bearer(token)) as alice, registry.basic("alice") as owner:
+        path = "/v2/team/app/blobs/uploads/"
+        mine = (await alice.post(path)).headers["location"]
+        async with registry.basic("bob") as bob:
+            others = (await bob.post(path)).headers["location"]
+        services = registry.app.routes[0]._opened.get()
+        later = time.time() + 3600
+        monkeypatch.setattr(services.tokens._tokens, "_clock", lambda: later)
+        monkeypatch.setattr(services.guard, "_clock", lambda: time.monotonic() + 3600)
+        assert (await alice.patch(mine, content=b"x")).status_code == 202
+        assert (await alice.put(mine, params={"digest": DIGEST})).status_code == 201
+        for method, url in (
+            ("POST", path),
+            ("GET", f"/v2/team/app/blobs/{DIGEST}"),
+            ("PATCH", others),
+            ("PATCH", mine),  # which is finished
+            ("GET", "/v2/"),
+        ):
+            answer = await alice.request(method, url, content=b"x")
+            assert challenge_of(answer).parameters["error"] == "invalid_token"
+        assert (await owner.get(f"/v2/team/app/blobs/{DIGEST}")).content == b"x"
+
+
 # ---- forged tokens ------------------------------------------------------------------------------
 
 
