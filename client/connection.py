@@ -172,18 +172,21 @@ def _is_excluded(origin: Origin, names: str) -> bool:
 def _unreachable(origin: Origin, proxy: Proxy | None, error: Exception) -> RegistryUnavailable:
     where = f"{origin} through the proxy {proxy.origin}" if proxy else str(origin)
     hint = "is it running, and is the name right?"
+    is_final = False
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"its certificate is not trusted: {error.verify_message}"
         hint = "add its authority to the system's certificates"
+        is_final = True
     elif isinstance(error, ssl.SSLError):
         reason = f"TLS failed: {error.reason or error}"
         hint = f'if it speaks plain http: insecure_registries = ["{origin.netloc}"]'
     elif isinstance(error, socket.gaierror):
         reason = "no such host"
+        is_final = error.errno == socket.EAI_NONAME
     elif isinstance(error, TimeoutError):
         reason = "no answer in time"
     elif isinstance(error, OSError):
         reason = error.strerror or str(error)
     else:
         reason = str(error)
-    return RegistryUnavailable(f"cannot reach {where}: {reason}", sent=False, hint=hint)
+    return RegistryUnavailable(f"cannot reach {where}: {reason}", is_final=is_final, hint=hint)

@@ -9,6 +9,7 @@ ClientError                  base; `hint` says what to try
 │   └── ProtocolError        an answer that the specification does not allow
 ├── RegistryUnavailable      no answer: name, connection, TLS, timeout
 ├── TransferInterrupted      a body ended early; what arrived is kept for the next try
+├── TransferStopped          given up because something else of the same operation failed
 ├── ContentMismatch          bytes that are not what their descriptor says (digest or size)
 ├── RefusedContent           a manifest we will not follow: too large, too many layers, foreign URL
 ├── CredentialsError         config file or credential helper cannot be used
@@ -69,15 +70,19 @@ class ProtocolError(RegistryError):
 
 
 class RegistryUnavailable(ClientError):
-    """`sent` is False when the request surely never reached the registry."""
+    """`is_final` when trying again cannot help: an untrusted certificate, no such host."""
 
-    def __init__(self, message: str, *, sent: bool = True, hint: str = "") -> None:
+    def __init__(self, message: str, *, is_final: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.sent = sent
+        self.is_final = is_final
 
 
 class TransferInterrupted(ClientError):
     pass
+
+
+class TransferStopped(ClientError):
+    """This one was fine; another of the same operation failed, or the person gave up."""
 
 
 class ContentMismatch(ClientError):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from client.errors import AmbiguousImage, ImageInUse, ImageNotFound, LocalStoreError
 from client.localimage import LocalImage, read_blob, read_manifest
@@ -28,7 +29,7 @@ from ocispec.descriptor import Descriptor
 from ocispec.digest import Digest
 from ocispec.distribution.reference import Reference
 from ocispec.errors import SpecError
-from ocispec.image.layout import Layout, write_file_atomically
+from ocispec.image.layout import Layout, remove_leftovers, write_file_atomically
 from ocispec.image.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse_manifest
 from ocispec.mediatype import INDEX_TYPES
 from ocispec.value import value
@@ -49,6 +50,7 @@ CREATED = "io.pyreg.created"
 PLATFORM = "io.pyreg.platform"
 ORIGIN = "io.pyreg.origin"  # "registry" when the name is known to hold this digest remotely
 
+LEFTOVER_S = 24 * 3600.0
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -133,7 +135,7 @@ class LocalStore:
         Raises: LocalStoreError if the manifest or config is missing.
         """
         entry = self._describe(target, manifest or target, from_registry)
-        texts = [str(name.with_default_tag()) for name in names]
+        texts = [_full_name(name) for name in names]
 
         def change(entries: list[_Entry]) -> list[_Entry]:
             kept = []
@@ -156,7 +158,7 @@ class LocalStore:
 
     def confirm(self, reference: Reference, target: Digest) -> None:
         """Note that the registry has `target` under this name now: it was pushed there."""
-        text = str(reference.with_default_tag())
+        text = _full_name(reference)
 
         def change(entries: list[_Entry]) -> list[_Entry]:
             return [
@@ -186,7 +188,7 @@ class LocalStore:
         with self._lock():
             entries = self._entries()
             matching = self._matching(entries, wanted)
-            by_name = self._named_exactly(matching, wanted)
+            by_name = self._named_exactly(matching, wanted, force)
             gone = by_name or [
                 e for e in entries if e.manifest_digest == matching[0].manifest_digest
             ]
@@ -207,6 +209,7 @@ class LocalStore:
                 reachable |= self._reach(entry)
             doomed = sorted({d for entry in gone for d in self._reach(entry)} - reachable)
             deleted = tuple(Digest.parse(text) for text in doomed if self._delete(text))
+            self._sweep(reachable)
         untagged = tuple(entry.name for entry in gone if entry.name)
         if last:
             untagged += tuple(d for d in image.repo_digests if d not in untagged)
@@ -292,7 +295,7 @@ class LocalStore:
         raise ImageNotFound(text, hint="see `pyreg images` for what is here")
 
     def _of_reference(self, entries: list[_Entry], reference: Reference) -> list[_Entry]:
-        full = str(reference.with_default_tag())
+        full = _full_name(reference)
         exact = [e for e in entries if e.name == full]
         if exact or reference.digest is None:
             return exact
@@ -303,15 +306,25 @@ class LocalStore:
             if e.repository == repository and digest in (e.target_digest, e.manifest_digest)
         ]
 
-    def _named_exactly(self, matching: list[_Entry], wanted: str | Reference) -> list[_Entry]:
+    def _named_exactly(
+        self, matching: list[_Entry], wanted: str | Reference, force: bool
+    ) -> list[_Entry]:
         """Of the matching entries, those that the user named, rather than meant by an id."""
         if not isinstance(wanted, Reference):
             try:
                 wanted = Reference.parse(wanted, default_registry=self.default_registry)
             except SpecError:
                 return []
-        full = str(wanted.with_default_tag())
-        return [e for e in matching if e.name == full]
+            if all(e.repository != f"{wanted.registry}/{wanted.repository}" for e in matching):
+                return []  # a prefix of an id can be read as a name, too
+        full = _full_name(wanted)
+        found = [e for e in matching if e.name == full]
+        if not found and wanted.digest is not None and not force:
+            raise ImageInUse(
+                f"{wanted} is named by tags as well: {', '.join(e.name for e in matching)}",
+                hint="remove those, or use --force",
+            )
+        return found
 
     def _image(
         self,
@@ -401,13 +414,31 @@ class LocalStore:
                 reached.update(str(d.digest) for d in (found.config, *found.layers))
         return reached
 
-    def _delete(self, digest: str) -> bool:
-        path = self.layout.blob_path(Digest.parse(digest))
+    def _delete(self, text: str) -> bool:
+        from client.sources import Sources
+
+        digest = Digest.parse(text)
+        Sources(os.path.join(self.root, "sources")).forget(digest)
+        return self.layout.remove(digest)
+
+    def _sweep(self, reachable: set[str]) -> None:
+        """Delete what pulls left behind that nobody took up again within a day."""
+        now = time.time()
+        for digest in tuple(self.layout.digests()):
+            if str(digest) not in reachable and self._is_old(self.layout.blob_path(digest), now):
+                self._delete(str(digest))
+        ingest = self.layout.ingest_directory
+        remove_leftovers(ingest, older_than_s=LEFTOVER_S, now=now)
+        for name in os.listdir(ingest):
+            path = os.path.join(ingest, name)
+            if name.endswith(".partial") and self._is_old(path, now):
+                os.unlink(path)
+
+    def _is_old(self, path: str, now: float) -> bool:
         try:
-            os.unlink(path)
+            return now - os.lstat(path).st_mtime > LEFTOVER_S
         except FileNotFoundError:
             return False
-        return True
 
 
 class _Entry:
@@ -507,6 +538,13 @@ def _without_needless_dangling(entries: list[_Entry]) -> list[_Entry]:
             held.add(entry.manifest_digest)
         kept.append(entry)
     return kept
+
+
+def _full_name(reference: Reference) -> str:
+    """The name as the index has it: with tag or digest, and not both: the digest decides."""
+    if reference.digest is not None:
+        return f"{reference.registry}/{reference.repository}@{reference.digest}"
+    return str(reference.with_default_tag())
 
 
 def _short(digest: str) -> str:

@@ -102,6 +102,6 @@ def require_allowed(origin: Origin, options: ClientOptions) -> None:
     if origin.scheme == "http" and not may_be_plain(origin, options):
         raise RegistryUnavailable(
             f"refusing to use {origin} without TLS",
-            sent=False,
+            is_final=True,
             hint=f'to allow it: insecure_registries = ["{origin.netloc}"] in the configuration',
         )

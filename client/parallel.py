@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import threading
+from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,22 +13,42 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-def run(job: Callable[[T], None], items: Iterable[T], count: int) -> None:
+def run(job: Callable[[T], None], items: Iterable[T], count: int, stop: threading.Event) -> None:
     """Call `job` for every item, at most `count` at once, in order of starting.
 
-    When one fails the others that run finish, those that wait never start, and its error is
-    raised. An interrupt (Ctrl-C) does the same.
+    When one fails, `stop` is set, those that wait never start, those that run are expected to look
+    at `stop`, and the first error is raised after them. An interrupt (Ctrl-C) is raised at once:
+    the threads are daemons, and what they leave behind is what a killed process leaves.
     """
-    items = list(items)
-    if len(items) == 1:
-        job(items[0])
+    waiting = deque(items)
+    if len(waiting) == 1:
+        job(waiting[0])
         return
-    pool = ThreadPoolExecutor(max_workers=max(1, min(count, len(items))), thread_name_prefix="blob")
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                job(item)
+            except BaseException as error:
+                errors.append(error)
+                stop.set()
+
+    threads = [
+        threading.Thread(target=work, name=f"blob-{number}", daemon=True)
+        for number in range(max(1, min(count, len(waiting))))
+    ]
     try:
-        futures = [pool.submit(job, item) for item in items]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in futures:
-            if future in done:
-                future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop.set()
+        raise
+    if errors:
+        raise errors[0]

@@ -6,8 +6,11 @@ business of whoever passes it in.
 
 from __future__ import annotations
 
+from client.errors import TransferStopped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from threading import Event
     from typing import Protocol
 
     from ocispec.digest import Digest
@@ -43,3 +46,20 @@ class Silence:
 
     def step(self, digest: Digest, state: str, done: int = 0, total: int = 0) -> None:
         pass
+
+
+class Stoppable:
+    """Passes progress on until the event is set; from then on every report ends its transfer.
+
+    Transfers report every few megabytes, so this stops them soon without a check in each loop.
+    """
+
+    def __init__(self, progress: Progress, stop: Event) -> None:
+        self._progress = progress
+        self._stop = stop
+
+    def step(self, digest: Digest, state: str, done: int = 0, total: int = 0) -> None:
+        """Raises TransferStopped once the event is set."""
+        if self._stop.is_set():
+            raise TransferStopped(f"blob {digest} was not finished")
+        self._progress.step(digest, state, done, total)

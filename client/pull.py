@@ -15,7 +15,7 @@ from client import parallel
 from client.errors import ContentMismatch, RefusedContent
 from client.local_transfer import LocalSink
 from client.localimage import MAX_CONFIG_BYTES, read_blob
-from client.progress import Silence
+from client.progress import Silence, Stoppable
 from client.select import choose
 from ocispec.descriptor import Descriptor
 from ocispec.errors import SpecError
@@ -164,21 +164,15 @@ def _fetch_layers(
     for position, layer in enumerate(manifest.layers):
         positions.setdefault(str(layer.digest), []).append(position)
     stop = threading.Event()
+    told = Stoppable(progress, stop)
 
     def fetch(layer: Descriptor) -> None:
-        if stop.is_set():
-            return
-        try:
-            sink.put_blob(layer, source, progress)
-            for position in positions[str(layer.digest)]:
-                if on_layer is not None:
-                    on_layer(position, layer)
-        except BaseException:
-            stop.set()
-            raise
+        sink.put_blob(layer, source, told)
+        for position in positions[str(layer.digest)]:
+            if on_layer is not None:
+                on_layer(position, layer)
 
     # Largest first: the pull ends when the largest does, so it must not start last.
     once = {str(layer.digest): layer for layer in manifest.layers}
     ordered = sorted(once.values(), key=lambda layer: layer.size, reverse=True)
-    if ordered:
-        parallel.run(fetch, ordered, count)
+    parallel.run(fetch, ordered, count, stop)

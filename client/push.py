@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from client import parallel
 from client.errors import LocalStoreError
 from client.local_transfer import LocalSource
-from client.progress import Silence
+from client.progress import Silence, Stoppable
 from client.sources import Sources
 from ocispec.image.manifest import ImageIndex
 from ocispec.mediatype import is_foreign
@@ -66,15 +67,16 @@ def push(
         lease.hold(d.digest for d in wanted.values())
         sources = Sources(os.path.join(store.root, "sources"))
 
+        stop = threading.Event()
+
         def send(descriptor: Descriptor) -> None:
             # A config is a few kilobytes: nobody wants a line about it.
             told = Silence() if descriptor.digest in configs else progress
-            sink.put_blob(descriptor, source, told)
+            sink.put_blob(descriptor, source, Stoppable(told, stop))
             sources.note(descriptor.digest, (str(sink),))
 
         ordered = sorted(wanted.values(), key=lambda d: d.size, reverse=True)
-        if ordered:
-            parallel.run(send, ordered, parallel_blobs)
+        parallel.run(send, ordered, parallel_blobs, stop)
         tag = str(reference.tag or "") or ("" if reference.digest else "latest")
         target = None
         in_order: list[ImageManifest | ImageIndex] = [*manifests, *reversed(indexes)]

@@ -263,7 +263,7 @@ class RemoteRepository:
         if not self.registry.transport.options.foreign_layers:
             raise RefusedContent(
                 f"{what} is only at {descriptor.urls[0][:200]}, outside the registry",
-                hint="set foreign_layers = true in the configuration to fetch it from there",
+                hint="mirror the image with its layers into a registry first",
             )
         return self._open_foreign(descriptor, headers, what)
 

@@ -248,6 +248,7 @@ class Transport:
         self.options = options
         self._pool = Connections(options)
         self._sleep = sleep
+        self._answered: set[Origin] = set()
 
     def close(self) -> None:
         self._pool.close()
@@ -290,8 +291,9 @@ class Transport:
                     response = self._challenged(
                         method, origin, target, given, body, authorizer, scopes, follow
                     )
-            except RegistryUnavailable:
-                if attempt == limit:
+            except RegistryUnavailable as error:
+                # A host that has never answered is more likely a wrong name than a hiccup.
+                if attempt == limit or error.is_final or origin not in self._answered:
                     raise
                 self._sleep(self._pause(attempt, ""))
                 continue
@@ -385,7 +387,9 @@ class Transport:
         while True:
             connection = self._pool.take(origin)
             try:
-                return self._exchange(connection, method, target, headers, body)
+                response = self._exchange(connection, method, target, headers, body)
+                self._answered.add(origin)
+                return response
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if connection.is_used and not isinstance(error, TimeoutError):

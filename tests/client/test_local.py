@@ -280,3 +280,34 @@ def test_references_read_back(store: LocalStore) -> None:
     (name,) = image.names
     parsed = Reference.parse(name, default_registry="localhost:5000")
     assert str(parsed) == name == "docker.io/library/debian:12"
+
+
+def test_a_digest_decides_over_a_tag(store: LocalStore) -> None:
+    made = make(b"layer")
+    put(store, made, f"image:1@{made.manifest.digest}")
+    assert store.images()[0].names == (f"localhost:5000/image@{made.manifest.digest}",)
+    assert store.resolve(f"image:2@{made.manifest.digest}").id == made.config.digest
+
+
+def test_removing_by_digest_does_not_take_tags_along(store: LocalStore) -> None:
+    made = make(b"layer")
+    put(store, made, "image:1")
+    with pytest.raises(ImageInUse, match="named by tags"):
+        store.remove(f"image@{made.manifest.digest}")
+    assert store.find("image:1")
+    put(store, made, f"image@{made.manifest.digest}")
+    done = store.remove(f"image@{made.manifest.digest}")
+    assert done.untagged == (f"localhost:5000/image@{made.manifest.digest}",)
+    assert done.image is None and store.find("image:1")
+
+
+def test_a_removal_sweeps_what_pulls_left_behind_a_day_ago(store: LocalStore) -> None:
+    put(store, make(b"layer"), "image")
+    old, young = store.layout.put(b"old orphan"), store.layout.put(b"young orphan")
+    partial = Path(store.root, "ingest", "sha256-old.partial")
+    partial.write_bytes(b"x")
+    for path in (store.layout.blob_path(old), str(partial)):
+        os.utime(path, (1, 1))
+    assert store.remove("image").image is not None
+    assert list(store.layout.digests()) == [young]
+    assert not partial.exists()
