@@ -97,8 +97,8 @@ def explain(error: Exception, console: Console, failed: int) -> int:
         return status if status < 125 or failed == 125 else failed
     if isinstance(error, ModuleNotFoundError) and error.name in SERVER_MODULES:
         console.error(
-            f"this command needs the module '{error.name}'",
-            "It comes with the server's extra: pip install 'pyreg[server]'.",
+            f"this command needs the server, which is not installed here ('{error.name}' is missing)",
+            "Install it: pip install 'pyreg[server]'.",
         )
     elif isinstance(error, OSError) and error.strerror:
         where = f": {os.fsdecode(error.filename)}" if error.filename else ""
@@ -111,7 +111,16 @@ def explain(error: Exception, console: Console, failed: int) -> int:
     return failed
 
 
-SERVER_MODULES = ("starlette", "uvicorn", "httptools", "sqlalchemy", "alembic", "jwt", "argon2")
+SERVER_MODULES = (
+    "registry",
+    "starlette",
+    "uvicorn",
+    "httptools",
+    "sqlalchemy",
+    "alembic",
+    "jwt",
+    "argon2",
+)
 
 
 def find(words: Sequence[str]) -> tuple[Command, Callable[[Options, Context], int], Sequence[str]]:
