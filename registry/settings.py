@@ -37,6 +37,8 @@ class Settings:
     token_lifetime_s: how long an access token lasts; at least 60, clients assume that much.
     delete_enabled: whether tags, manifests and blobs can be deleted over HTTP.
     allow_sparse_index: whether an index may name manifests that the repository does not hold.
+    allow_sparse_image: whether an image may name layers that the repository does not hold, as
+        partial mirrors push them. Layers pushed after their manifest are not kept by it.
     max_manifest_bytes: a larger manifest is refused with 413; at least 4 MiB, the spec's minimum.
     max_blob_bytes: a larger upload is refused with 413.
     upload_expiry_s: how long an upload may rest before it is forgotten.
@@ -56,6 +58,7 @@ class Settings:
     token_lifetime_s: int = 900
     delete_enabled: bool = True
     allow_sparse_index: bool = False
+    allow_sparse_image: bool = False
     max_manifest_bytes: int = 4 * MIB
     max_blob_bytes: int = 512 * GIB
     upload_expiry_s: int = 7 * 24 * 3600

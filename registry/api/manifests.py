@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from registry.api.exchange import Exchange
 
 
+# A tag moves; what a digest names never changes. Private, as not everybody may read it.
+_ASK_AGAIN = b"private, no-cache"
+_KEEP = b"private, max-age=31536000, immutable"
+
+
 async def read_manifest_by_reference(exchange: Exchange, access: Access) -> None:
     """GET and HEAD, whatever Accept says: there is one form of a manifest, the pushed one.
 
@@ -36,8 +41,7 @@ async def read_manifest_by_reference(exchange: Exchange, access: Access) -> None
         (b"content-type", found.media_type.encode()),
         (b"docker-content-digest", encoded),
         (b"etag", b'"' + encoded + b'"'),
-        # A tag moves; what a digest names does not, but who may read it can change.
-        (b"cache-control", b"private, no-cache"),
+        (b"cache-control", _KEEP if ":" in reference else _ASK_AGAIN),
     ]
     condition = exchange.header(b"if-none-match")
     if condition is not None and etag_matches(condition, digest):
@@ -72,6 +76,7 @@ async def push_manifest(exchange: Exchange, access: Access) -> None:
         content_type=exchange.header_text(b"content-type"),
         digest=digest,
         limit=settings.max_manifest_bytes,
+        layers_may_be_absent=settings.allow_sparse_image,
     )
     await exchange.services.metadata.manifests.put(
         access, manifest, tags=tags, allow_sparse=settings.allow_sparse_index

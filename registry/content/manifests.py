@@ -10,9 +10,16 @@ from registry.metadata.base import BlobReference, NewManifest
 
 
 def read_manifest(
-    raw: bytes, *, content_type: str, digest: Digest | None, limit: int
+    raw: bytes,
+    *,
+    content_type: str,
+    digest: Digest | None,
+    limit: int,
+    layers_may_be_absent: bool = False,
 ) -> NewManifest:
     """Check a manifest's bytes; `digest` is what it is pushed as, None for a push by tag.
+
+    `layers_may_be_absent` treats every layer as a foreign one.
 
     The bytes are kept as they are. Whether what it names exists is for the transaction to say.
 
@@ -36,7 +43,9 @@ def read_manifest(
     layers = tuple(
         # Nobody fetches the addresses of a foreign layer here: they are the client's business.
         BlobReference(
-            layer.digest, "layer", may_be_absent=is_foreign(layer.media_type) or bool(layer.urls)
+            layer.digest,
+            "layer",
+            may_be_absent=layers_may_be_absent or is_foreign(layer.media_type) or bool(layer.urls),
         )
         for layer in manifest.layers
     )

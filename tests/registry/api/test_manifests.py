@@ -273,6 +273,15 @@ async def test_a_sparse_index_where_it_is_allowed(start: Start) -> None:
             assert (await put(alice, raw, "v1", OCI_INDEX)).status_code == 201
 
 
+async def test_an_image_without_its_layers_where_it_is_allowed(start: Start) -> None:
+    async with start(allow_sparse_image=True) as registry:
+        async with await registry.login("alice", "team/app") as alice:
+            await push_blob(alice, "team/app", b"{}")
+            assert (await put(alice, manifest_of(b"{}", b"absent"), "v1")).status_code == 201
+            refused = await put(alice, manifest_of(b"absent config", b"absent"), "v2")
+            assert (refused.status_code, code_of(refused)) == (400, "MANIFEST_BLOB_UNKNOWN")
+
+
 async def test_foreign_layers_may_be_elsewhere_and_are_never_fetched(
     alice: httpx.AsyncClient,
 ) -> None:
