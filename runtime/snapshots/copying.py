@@ -120,6 +120,7 @@ class Merge:
         """Copy everything in `source` to `target`; `fresh` when `target` has nothing to replace."""
         if self._top < 0:
             self._top = target
+        before = os.fstat(target).st_mtime_ns
         with os.scandir(source) as entries:
             names = [entry.name for entry in entries]
         for name in names:
@@ -135,6 +136,8 @@ class Merge:
             self._file(source, target, name, below, state)
         if path not in self._implicit or fresh:
             self._dress(source, target)
+        else:
+            os.utime(target, ns=(before, before))
 
     def _subdirectory(self, source: int, target: int, name: str, path: str, fresh: bool) -> None:
         made = False
