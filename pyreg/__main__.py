@@ -97,7 +97,7 @@ def explain(error: Exception, console: Console, failed: int) -> int:
         return status if status < 125 or failed == 125 else failed
     if isinstance(error, ModuleNotFoundError) and error.name in SERVER_MODULES:
         console.error(
-            f"this command needs the server, which is not installed here ('{error.name}' is missing)",
+            f"the server is not installed here: '{error.name}' is missing",
             "Install it: pip install 'pyreg[server]'.",
         )
     elif isinstance(error, OSError) and error.strerror:
