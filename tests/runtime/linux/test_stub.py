@@ -89,6 +89,62 @@ def test_cve_2019_5736_a_script_that_runs_proc_self_exe_gets_the_stub(tmp_path: 
     assert hashlib.sha256(interpreter.read_bytes()).digest() == before
 
 
+HOSTILE_LOADER = """
+.globl _start
+_start: lea  name(%rip), %rdi       # open("/attacked", O_CREAT | O_WRONLY, 0600)
+        mov  $0x41, %esi
+        mov  $0600, %edx
+        mov  $2, %eax
+        syscall
+        xor  %edi, %edi             # exit(0)
+        mov  $60, %eax
+        syscall
+name:   .asciz "/attacked"
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    not shutil.which("gcc") or syscalls.MACHINE != "x86_64", reason="needs gcc on x86_64"
+)
+@pytest.mark.parametrize("through_stub", [False, True], ids=["the attack works", "the stub holds"])
+def test_cve_2019_5736_the_images_dynamic_loader_never_runs_in_our_interpreter(
+    tmp_path: Path, through_stub: bool
+) -> None:
+    """The image brings a loader; a naive execve runs it with our interpreter as its program."""
+    image = tmp_path / "image"
+    for directory in ("lib64", "proc"):
+        (image / directory).mkdir(parents=True)
+    (tmp_path / "loader.S").write_text(HOSTILE_LOADER)
+    loader = str(image / "lib64/ld-linux-x86-64.so.2")
+    build = ["gcc", "-nostdlib", "-static-pie", "-o", loader, str(tmp_path / "loader.S")]
+    if subprocess.run(build, capture_output=True).returncode:
+        pytest.skip("gcc cannot link static programs here")
+    (image / "run").write_text("#!/proc/self/exe\n")
+    (image / "run").chmod(0o755)
+
+    def attack() -> int:
+        syscalls.unshare(flags.CLONE_NEWNS)
+        syscalls.mount("none", "/", "", flags.MS_REC | flags.MS_PRIVATE)
+        syscalls.mount("/proc", str(image / "proc"), "", flags.MS_BIND | flags.MS_REC)
+        fd, (_, writer) = stub.open_stub(), os.pipe2(os.O_CLOEXEC)
+        os.chroot(image)
+        os.chdir("/")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if through_stub:
+                    stub.arrange(fd, writer)
+                    stub.run("/run", ["run"], [])
+                os.execve("/run", ["run"], {})
+            finally:
+                os._exit(99)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert in_child(attack) == (127 if through_stub else 0)
+    assert (image / "attacked").exists() is not through_stub
+
+
 def test_what_proc_self_exe_leads_to_cannot_be_written() -> None:
     """Not even by root, and not through a new descriptor."""
     fd = stub.open_stub()
