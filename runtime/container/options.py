@@ -71,8 +71,6 @@ class RunOptions:
             )
         if self.hostname and not _is_hostname(self.hostname):
             raise EngineError(f"invalid hostname format: {self.hostname!r}")
-        if self.hostname and self.network == "host" and len(self.hostname) > 63:
-            raise EngineError("conflicting options: hostname and the network mode")
 
 
 def _is_hostname(text: str) -> bool:
