@@ -174,11 +174,18 @@ class LocalStore:
         """Remove one name; the image goes with its last name. Raises ImageNotFound."""
         return self.remove(reference)
 
-    def remove(self, wanted: str | Reference, *, force: bool = False) -> Removal:
+    def remove(
+        self,
+        wanted: str | Reference,
+        *,
+        force: bool = False,
+        guard: Callable[[LocalImage], None] | None = None,
+    ) -> Removal:
         """Remove a name, or an image by id, and the blobs that nothing reaches any more.
 
         By name, only that name goes while others remain. By id, every name goes; more than one
-        repository needs `force`. Blobs under a lease stay.
+        repository needs `force`. Blobs under a lease stay. `guard` is told an image that is about
+        to go with its last name, and may raise to keep everything as it is.
 
         Raises: ImageNotFound, AmbiguousImage, ImageInUse.
         """
@@ -202,8 +209,10 @@ class LocalStore:
                     )
             image = self._image(gone, all_entries=entries)
             kept = [entry for entry in entries if not any(entry is one for one in gone)]
-            self._write(kept)
             last = all(e.manifest_digest != gone[0].manifest_digest for e in kept)
+            if last and guard is not None:
+                guard(image)
+            self._write(kept)
             reachable = leased(os.path.join(self.root, "leases"))
             for entry in kept:
                 reachable |= self._reach(entry)

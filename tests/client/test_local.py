@@ -12,6 +12,7 @@ import pytest
 
 from client.errors import AmbiguousImage, ImageInUse, ImageNotFound, LocalStoreError
 from client.local import LocalStore
+from client.localimage import LocalImage
 from ocispec.descriptor import Descriptor
 from ocispec.digest import Digest
 from ocispec.distribution.reference import Reference
@@ -311,3 +312,20 @@ def test_a_removal_sweeps_what_pulls_left_behind_a_day_ago(store: LocalStore) ->
     assert store.remove("image").image is not None
     assert list(store.layout.digests()) == [young]
     assert not partial.exists()
+
+
+def test_a_guard_may_keep_an_image_from_going_with_its_last_name(store: LocalStore) -> None:
+    made = make(b"layer")
+    put(store, made, "one", "two")
+    asked = []
+
+    def guard(image: LocalImage) -> None:
+        asked.append(image.id)
+        raise ImageInUse("a container is using it")
+
+    store.remove("one", guard=guard)  # another name remains: nobody asks
+    assert asked == []
+    with pytest.raises(ImageInUse, match="container"):
+        store.remove("two", guard=guard)
+    assert asked == [made.config.digest]
+    assert store.resolve("two").manifest.raw == made.manifest.raw  # and nothing is gone
