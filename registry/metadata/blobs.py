@@ -10,7 +10,7 @@ from ocispec.digest import Digest
 from registry.errors import BlobReferenced, BlobUnknown, StaleGeneration
 from registry.metadata import events
 from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, BlobRecord
-from registry.metadata.collection import release_blobs, review_blobs
+from registry.metadata.collection import lock_blobs, release_blobs, review_blobs
 from registry.metadata.repositories import ensure_repository, find_repository
 from registry.metadata.tables import blob, manifest_blob, repository, repository_blob
 from registry.metadata.transaction import Operations, Transaction, digest_of, insert, reads, writes
@@ -111,6 +111,7 @@ class SqlBlobs(Operations):
         repository_id = find_repository(tx, access)
         if repository_id is None:
             raise BlobUnknown(access.name, digest)
+        lock_blobs(tx, [str(digest)])
         used = select(1).where(
             manifest_blob.c.repository_id == repository_id, manifest_blob.c.digest == str(digest)
         )

@@ -25,16 +25,26 @@ def review_manifests(
     _review(tx, "manifest", repository_id, digests, due_at=due_at, event=event)
 
 
-def release_blobs(tx: Transaction, digests: Sequence[str], *, event: str) -> None:
-    """Some uses of these blobs ended: those without any left are unreferenced from now on."""
+def lock_blobs(tx: Transaction, digests: Sequence[str]) -> None:
+    """Wait for everybody who uses these blobs just now, and make others wait.
+
+    Every transaction locks blobs first and in this order, so that two do not wait for each other.
+    """
     for batch in batches(sorted(digests)):
-        # Locked first, in order: who waits here for a push sees in the update what it refers to.
         tx.connection.execute(
             select(blob.c.digest)
             .where(blob.c.digest.in_(batch))
             .order_by(blob.c.digest)
             .with_for_update(key_share=True)
         )
+
+
+def release_blobs(tx: Transaction, digests: Sequence[str], *, event: str) -> None:
+    """Some uses of these blobs ended: those without any left are unreferenced from now on.
+
+    The caller has locked them before it looked at anything else.
+    """
+    for batch in batches(sorted(digests)):
         released = tx.connection.execute(
             update(blob)
             .where(

@@ -11,7 +11,7 @@ from ocispec.distribution.name import Tag
 from registry.errors import ManifestBlobUnknown, ManifestUnknown
 from registry.metadata import events
 from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, NewManifest, Page, Referrer
-from registry.metadata.collection import release_blobs, review_manifests
+from registry.metadata.collection import lock_blobs, release_blobs, review_manifests
 from registry.metadata.repositories import ensure_repository, find_repository, repository_id
 from registry.metadata.tables import blob, manifest, manifest_blob, manifest_child, repository_blob
 from registry.metadata.tables import tag as tag_table
@@ -73,16 +73,19 @@ class SqlManifests(Operations):
         query = select(manifest.c.id).where(
             manifest.c.repository_id == repository, manifest.c.digest == str(digest)
         )
+        used = tx.connection.execute(
+            select(manifest_blob.c.digest)
+            .where(manifest_blob.c.manifest_id == query.scalar_subquery())
+            .distinct()
+        )
+        blobs = list(used.scalars())
+        lock_blobs(tx, blobs)
         id = tx.connection.execute(query.with_for_update()).scalar()
         if id is None:
             raise ManifestUnknown(access.name, digest)
         pointing = select(tag_table.c.name).where(tag_table.c.manifest_id == id)
-        names = list(tx.connection.execute(pointing).scalars())
+        names = sorted(tx.connection.execute(pointing).scalars())
         drop_tags(tx, access, repository, names, str(digest))
-        used = tx.connection.execute(
-            select(manifest_blob.c.digest).where(manifest_blob.c.manifest_id == id).distinct()
-        )
-        blobs = list(used.scalars())
         loose = tx.connection.execute(
             select(manifest_child.c.child_digest).where(manifest_child.c.parent_id == id)
         )
@@ -94,7 +97,6 @@ class SqlManifests(Operations):
         )
         referrers = list(referring.scalars())
         tx.connection.execute(delete(manifest).where(manifest.c.id == id))
-        # Blobs before the queue, as in `put`: transactions that lock in one order cannot deadlock.
         release_blobs(tx, blobs, event="manifest removed")
         review_manifests(tx, repository, children, event="index removed")
         review_manifests(tx, repository, referrers, event="subject removed")
@@ -156,18 +158,11 @@ def _lock_blobs(tx: Transaction, repository_id: int, new: NewManifest) -> set[st
     """Digests of the named blobs that the repository holds; they stay live until the commit.
 
     The row locks conflict with the collector's, which wants the rows for itself before it dooms a
-    blob. They are shared, so that pushes on the same base do not wait for each other; but rows that
-    are going to be changed are locked for that at once, because two that hold a shared lock and
-    both want more would wait for ever. On SQLite the transaction has the write lock anyway.
+    blob. They are not shared, although most rows are only looked at: two pushes that both want to
+    change a row they share would wait for each other for ever, and the locks last a moment only.
     """
     held: set[str] = set()
     for batch in batches(sorted({str(reference.digest) for reference in new.blobs})):
-        unused = (
-            select(blob.c.digest)
-            .where(blob.c.digest.in_(batch), blob.c.unreferenced_since.is_not(None))
-            .limit(1)
-        )
-        changes = tx.connection.execute(unused).first() is not None
         query = (
             select(blob.c.digest)
             .join(repository_blob, repository_blob.c.digest == blob.c.digest)
@@ -177,7 +172,7 @@ def _lock_blobs(tx: Transaction, repository_id: int, new: NewManifest) -> set[st
                 blob.c.state == LIVE,
             )
             .order_by(blob.c.digest)
-            .with_for_update(read=not changes, key_share=changes, of=blob)
+            .with_for_update(key_share=True, of=blob)
         )
         held.update(tx.connection.execute(query).scalars())
     return held
