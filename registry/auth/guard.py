@@ -39,6 +39,8 @@ from registry.metadata.base import Access, Accounts
 # How long a removed account can still act. A look-up takes a thread, so not for every request.
 REMEMBER_S = 5.0
 _REMEMBERED = 4096
+# A token with a hundred scopes is verified each time, rather than kept in memory.
+_REMEMBERED_SIZE = 4096
 
 # Longer than any token of ours: nothing is decoded or hashed before this is checked.
 MAX_AUTHORIZATION = 72 * 1024
@@ -46,6 +48,9 @@ MAX_AUTHORIZATION = 72 * 1024
 # How long after its end a token still finishes the uploads that its holder began: pushes of large
 # layers take longer than tokens live, and many clients cannot get a new one in between.
 UPLOAD_GRACE_S = 24 * 3600
+
+# The scopes to name in a challenge; made only when there is one, most requests are allowed.
+Wanted = Callable[[], Iterable[Scope]]
 
 _EVERYTHING = frozenset({PULL, PUSH, DELETE})
 
@@ -122,7 +127,10 @@ class Guard:
         """
         if not self._enabled:
             return Access(name, "", _EVERYTHING)
-        wanted = (Scope(REPOSITORY, name.text, frozenset(actions)), *also)
+
+        def wanted() -> Iterable[Scope]:
+            return (Scope(REPOSITORY, name.text, frozenset(actions)), *also)
+
         caller = await self._identify(request, wanted, takes_expired=True)
         granted = self._actions(caller, name.text)
         for action in actions:
@@ -137,11 +145,14 @@ class Guard:
         """Let pass who comes with credentials, whatever they may do. Raises: LoginRequired."""
         if self._enabled and request.header(b"authorization") is None:
             raise LoginRequired("authentication required", self._challenge(request))
-        await self._identify(request, ())
+        await self._identify(request)
 
     async def authorise_catalog(self, request: Request) -> Callable[[str], bool]:
         """Which repositories the caller may see in the catalog. Raises: LoginRequired; Denied."""
-        wanted = (Scope(REGISTRY, CATALOG, frozenset({ANY})),)
+
+        def wanted() -> Iterable[Scope]:
+            return (Scope(REGISTRY, CATALOG, frozenset({ANY})),)
+
         caller = await self._identify(request, wanted)
         if self._enabled:
             held = caller.token is None or ANY in caller.token.actions(REGISTRY, CATALOG)
@@ -161,13 +172,13 @@ class Guard:
     async def readable_by(self, request: Request) -> Callable[[str], bool]:
         """Which repositories the caller may mount from: by account, not by token. Clients ask for
         a token before they know from where they will mount."""
-        return self._readable(await self._identify(request, ()))
+        return self._readable(await self._identify(request))
 
     async def source_of_mount(self, request: Request, name: RepositoryName) -> Access | None:
         """The repository to mount from, by account as well; None if it may not be read."""
         if not self._enabled:
             return Access(name, "", _EVERYTHING)
-        caller = await self._identify(request, ())
+        caller = await self._identify(request)
         granted = self._policy.actions(caller.subject, name.text)
         return Access(name, caller.subject.name, granted) if PULL in granted else None
 
@@ -186,7 +197,7 @@ class Guard:
         return granted | self._policy.actions(ANONYMOUS, name)
 
     async def _identify(
-        self, request: Request, wanted: Iterable[Scope], *, takes_expired: bool = False
+        self, request: Request, wanted: Wanted = tuple, *, takes_expired: bool = False
     ) -> Caller:
         """Raises: LoginRequired for credentials that are not valid."""
         header = request.header(b"authorization")
@@ -206,10 +217,11 @@ class Guard:
             self._remembered.pop(key, None)
             challenge = self._challenge(request, wanted, error="invalid_token")
             raise LoginRequired(str(error), challenge) from error
-        self._remembered[key] = until, caller
-        self._remembered.move_to_end(key)
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
+        if len(key) <= _REMEMBERED_SIZE:
+            self._remembered[key] = until, caller
+            self._remembered.move_to_end(key)
+            if len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
         if caller.is_expired and not takes_expired:
             raise self._expired(request, wanted)
         return caller
@@ -248,7 +260,7 @@ class Guard:
         return hmac.digest(self._key, header[: MAX_AUTHORIZATION + 1], "sha256")
 
     def _refusal(
-        self, request: Request, caller: Caller, wanted: Iterable[Scope], action: str, name: str
+        self, request: Request, caller: Caller, wanted: Wanted, action: str, name: str
     ) -> Exception:
         if caller.subject != ANONYMOUS and caller.token is None:
             return Denied(action, name)
@@ -259,15 +271,13 @@ class Guard:
             self._challenge(request, wanted, error="insufficient_scope"),
         )
 
-    def _expired(self, request: Request, wanted: Iterable[Scope]) -> LoginRequired:
+    def _expired(self, request: Request, wanted: Wanted) -> LoginRequired:
         challenge = self._challenge(request, wanted, error="invalid_token")
         return LoginRequired("the token has expired", challenge)
 
-    def _challenge(
-        self, request: Request, wanted: Iterable[Scope] = (), *, error: str = ""
-    ) -> Challenge:
+    def _challenge(self, request: Request, wanted: Wanted = tuple, *, error: str = "") -> Challenge:
         parameters = {"realm": f"{request.base_url()}/token", "service": self._tokens.service}
-        scope = format_scopes(wanted)
+        scope = format_scopes(wanted())
         if scope:
             parameters["scope"] = scope
         if error:
