@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.builders.tools import require_root
 
 _QUIET = [HealthCheck.too_slow]
 
@@ -14,3 +17,9 @@ settings.register_profile(
     "deep", deadline=None, max_examples=5000, suppress_health_check=_QUIET, print_blob=True
 )
 settings.load_profile("fixed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `root` are skipped for everybody else, and say so."""
+    if item.get_closest_marker("root"):
+        require_root()

@@ -1,6 +1,6 @@
 """System call numbers: the word at index n is the name of call n, `-` is no call.
 
-Written by `runtime.linux.generate_tables` from the kernel's headers; do not edit.
+Written by `deploy/syscall_tables.py` from the kernel's headers; do not edit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Write `syscall_tables.py` from the kernel's headers.
+"""Write `runtime/linux/syscall_tables.py` from the kernel's headers.
 
 Run by a developer, never by pyreg; needs gcc and Debian's linux-libc-dev and its -arm64-cross and
 -armhf-cross packages (unpacked anywhere):
 
-    python -m runtime.linux.generate_tables X86_INCLUDE ARM64_INCLUDE ARM_INCLUDE > FILE
+    python deploy/syscall_tables.py X86_INCLUDE ARM64_INCLUDE ARM_INCLUDE > FILE
 
 where X86_INCLUDE is /usr/include/x86_64-linux-gnu and the others end in `-linux-gnu*/include`.
 """
@@ -26,7 +26,7 @@ X32_BIT = 0x40000000
 
 HEAD = '''"""System call numbers: the word at index n is the name of call n, `-` is no call.
 
-Written by `runtime.linux.generate_tables` from the kernel's headers; do not edit.
+Written by `deploy/syscall_tables.py` from the kernel's headers; do not edit.
 """
 
 from __future__ import annotations
