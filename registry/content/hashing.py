@@ -96,11 +96,11 @@ class ResumableHasher:
 
     def update(self, data: bytes | memoryview) -> None:
         length = len(data)
-        if isinstance(data, memoryview):
-            if not length:
-                return
-            if data.readonly:
-                data = bytes(data)
+        if not length:
+            return
+        if isinstance(data, memoryview) and data.readonly:
+            whole = data.obj
+            data = whole if isinstance(whole, bytes) and len(whole) == length else bytes(data)
         if isinstance(data, memoryview):
             # No copy: the address of the first byte; the view keeps the buffer alive meanwhile.
             self._functions.update(

