@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -12,6 +13,7 @@ from pyreg.registration import COMMANDS, GROUPS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     from pyreg.cli import Command, Options
 
@@ -43,6 +45,25 @@ class Context:
         self.environment = env
 
 
+# These start, look and go: collecting garbage on the way costs them a tenth of their time.
+SHORT = ("run", "ps", "logs", "rm")
+
+
+def entry() -> NoReturn:
+    """The whole life of the process. Ends it at once: taking an interpreter apart takes 5 ms."""
+    gc.disable()
+    try:
+        status = main()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        status = BROKEN_PIPE
+    os._exit(status)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; the exit status of the process."""
     console = Console()
@@ -64,6 +85,8 @@ def main(words: Sequence[str] | None = None) -> int:
             os.environ, root=options.text("root"), config_file=options.text("config")
         )
         command, run, rest = find(options.arguments)
+        if command.name not in SHORT:
+            gc.enable()
         failed = 125 if command.name in ("run", "exec", "create") else 1
         parsed = cli.parse(command, rest)
         if parsed is None:
@@ -157,4 +180,4 @@ def overview() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
