@@ -77,6 +77,8 @@ class Response:
         self.status = answer.status
         self.origin = connection.origin
         self.target = target
+        if answer.length == 0:
+            answer.read()  # nothing to come, of a HEAD for one: the connection is free already
 
     @property
     def length(self) -> int | None:

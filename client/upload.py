@@ -1,7 +1,7 @@
 """Sending one blob: not at all if it is there, by a mount if a neighbour has it, else its bytes.
 
     HEAD blob                    200: done
-    POST uploads?mount=&from=    201: done, the registry linked what it has
+    POST uploads?mount=[&from=]  201: done, the registry linked what it has
                                  202: an upload session was opened instead
     PUT  session?digest=         the whole blob in one request
     GET  session                 after a broken connection: how far did it get?
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from client.transport import Response
     from ocispec.descriptor import Descriptor
 
+ANOTHER = "another repository"
 MAX_MOUNT_TRIES = 3  # a repository may be gone or forbidden; further ones are rarely better
 
 
@@ -96,6 +97,19 @@ class _Session:
                     self._take_location(response)
                     return ""
                 response.finish()  # not allowed to read there: an ordinary upload then
+        # Without a name the registry may look for the blob wherever we may read. One that does
+        # not know this form opens an ordinary session.
+        target = uploads_path(self._repository.name, mount=self._descriptor.digest)
+        with self._repository.request("POST", target, write=True) as response:
+            if response.status == 201:
+                response.finish()
+                return ANOTHER
+            if response.status == 202:
+                self._take_location(response)
+                return ""
+            if response.status in (401, 403):
+                raise self._registry.failure(response, self._what, str(self._repository.name))
+            response.finish()
         self._open()
         return ""
 

@@ -43,11 +43,16 @@ class Rogue:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
+        self.connections = 0
         self.answers: dict[str, Responder] = {}
         rogue = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                rogue.connections += 1
+                super().setup()
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

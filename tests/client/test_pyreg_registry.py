@@ -10,6 +10,7 @@ import pytest
 from client.credentials import Credential, FileKeychain
 from client.errors import Denied, NotFound, Unauthorized
 from client.login import login
+from client.push import push
 from client.search import search
 from ocispec.digest import Digest
 from tests.builders.servers import Server, start_pyreg
@@ -52,3 +53,26 @@ def test_login_push_pull_tags_and_search(
     assert f"{registry.username}/image" in [f.name for f in search(found, "image", 25)]
     with pytest.raises(NotFound):
         client.pull(f"{registry.host}/{registry.username}/image:2")
+
+
+def test_a_blob_the_registry_has_elsewhere_is_mounted_without_knowing_where(
+    client: Client, another_client: Callable[..., Client], registry: Server
+) -> None:
+    made = make(os.urandom(500_000))
+    right = Credential(registry.username, registry.password)
+    prefix = f"{registry.host}/{registry.username}"
+    put(client.store, made, f"{prefix}/first:1")
+    client.push(f"{prefix}/first:1", right)
+    there = another_client()  # a machine that never heard of the first repository
+    put(there.store, made, f"{prefix}/second:1")
+    states: list[str] = []
+
+    class Watch:
+        def step(self, digest: Digest, state: str, done: int = 0, total: int = 0) -> None:
+            states.append(state)
+
+    wanted = reference(f"{prefix}/second:1")
+    sink = there.registry(registry.host, right).repository(wanted.repository)
+    push(wanted, there.store, sink, progress=Watch())
+    assert states[-1] == "Mounted from another repository"
+    assert another_client().pull(f"{prefix}/second:1", right).image.id == made.config.digest
