@@ -42,6 +42,9 @@ _REMEMBERED = 4096
 # A token with a hundred scopes is verified each time, rather than kept in memory.
 _REMEMBERED_SIZE = 4096
 
+# What docker asks a token for before it searches.
+SEARCH = "search"
+
 # Longer than any token of ours: nothing is decoded or hashed before this is checked.
 MAX_AUTHORIZATION = 72 * 1024
 
@@ -147,15 +150,20 @@ class Guard:
             raise LoginRequired("authentication required", self._challenge(request))
         await self._identify(request)
 
-    async def authorise_catalog(self, request: Request) -> Callable[[str], bool]:
-        """Which repositories the caller may see in the catalog. Raises: LoginRequired; Denied."""
+    async def authorise_catalog(self, request: Request, action: str = ANY) -> Callable[[str], bool]:
+        """Which repositories the caller may see in the catalog. Raises: LoginRequired; Denied.
+
+        A token must allow `action` on the catalog, or everything.
+        """
 
         def wanted() -> Iterable[Scope]:
             return (Scope(REGISTRY, CATALOG, frozenset({ANY})),)
 
         caller = await self._identify(request, wanted)
         if self._enabled:
-            held = caller.token is None or ANY in caller.token.actions(REGISTRY, CATALOG)
+            held = caller.token is None or not caller.token.actions(REGISTRY, CATALOG).isdisjoint(
+                {action, ANY}
+            )
             if not (held and self._policy.may_list(caller.subject)):
                 raise self._refusal(request, caller, wanted, PULL, "the catalog")
         return self._readable(caller)
@@ -167,7 +175,7 @@ class Guard:
         """
         if request.header(b"authorization") is None and self._policy.actions(ANONYMOUS, ""):
             return self._readable(Caller(ANONYMOUS))
-        return await self.authorise_catalog(request)
+        return await self.authorise_catalog(request, SEARCH)
 
     async def readable_by(self, request: Request) -> Callable[[str], bool]:
         """Which repositories the caller may mount from: by account, not by token. Clients ask for

@@ -128,6 +128,11 @@ async def test_docker_search(registry: Registry) -> None:
         answer = await alice.get("/v1/search", params={"q": "Wget", "n": "25"})
     document = answer.json()
     assert document["num_results"] == 1
+    token = await registry.token("rita", "registry:catalog:search")  # as docker asks for
+    by_token = await registry.anonymous.get(
+        "/v1/search?q=wget", headers={"authorization": f"Bearer {token}"}
+    )
+    assert by_token.json()["results"] == document["results"]
     assert document["results"][0]["name"] == "omrisiri/wget"
     assert (await registry.anonymous.get("/v1/search?q=wget")).status_code == 401
     assert (await registry.anonymous.get("/v1/_ping")).status_code == 200
