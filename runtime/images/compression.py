@@ -112,6 +112,7 @@ class Decompressor:
             raise LimitExceeded(
                 f"expands more than {self._limits.ratio} times, like a decompression bomb",
                 limit="ratio",
+                hint="a trusted image with large files of zeros can be rebuilt with these sparse",
             )
         return chunk
 

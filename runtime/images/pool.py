@@ -29,6 +29,7 @@ from runtime.errors import EngineError, LayerError, StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Any
 
@@ -54,6 +55,7 @@ class UnpackJob:
 class UnpackPool:
     """Unpacks layers into a store. A context manager; leaving it ends what still runs.
 
+    `left_out` says what collected layers had that is not on disk, such as devices without root.
     Only one thread may be in a method at a time.
     """
 
@@ -75,6 +77,7 @@ class UnpackPool:
         count = workers or len(os.sched_getaffinity(0)) + 1
         self._waiting = 0
         self._socket = ours
+        self.left_out: list[str] = []
         sys.stdout.flush()
         sys.stderr.flush()
         self._pid = os.fork()
@@ -127,6 +130,7 @@ class UnpackPool:
             raise _gone()
         self._waiting -= 1
         document = json.loads(raw)
+        self.left_out += document["left_out"]
         diff_id = Digest.parse(document["diff_id"])
         problem = document["error"]
         return diff_id, None if problem is None else error_from_document(problem)
@@ -193,6 +197,7 @@ class _Server:
         # Ctrl-C reaches the whole group; the command decides what it means and closes the socket.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _load_everything()
+        self._store.collect()  # what a killed command left
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         try:
@@ -264,18 +269,18 @@ class _Server:
         del self._children[fd]
         _, status = os.waitpid(child.pid, 0)
         try:
-            self._conclude(child, status)
+            left_out = self._conclude(child, status)
         except EngineError as error:
             self._report(child.diff_id, error)
         except OSError as error:
             self._report(child.diff_id, StoreError(f"cannot keep layer {child.diff_id}: {error}"))
         else:
-            self._report(child.diff_id, None)
+            self._report(child.diff_id, None, left_out)
         finally:
             child.pending.abort()
 
-    def _conclude(self, child: _Child, status: int) -> None:
-        """Commit what a child unpacked. Raises: what it reports."""
+    def _conclude(self, child: _Child, status: int) -> list[str]:
+        """Commit what a child unpacked; return what it left out. Raises: what it reports."""
         if not child.output:
             code = os.waitstatus_to_exitcode(status)
             raise LayerError(
@@ -292,10 +297,15 @@ class _Server:
             opaque=document["opaque"],
             implicit=tuple(document["implicit"]),
         )
+        left_out: list[str] = document["left_out"]
+        return left_out
 
-    def _report(self, diff_id: Digest, error: EngineError | None) -> None:
+    def _report(
+        self, diff_id: Digest, error: EngineError | None, left_out: Sequence[str] = ()
+    ) -> None:
         document = {
             "diff_id": str(diff_id),
+            "left_out": left_out,
             "error": None if error is None else error_document(error),
         }
         self._channel.send(json.dumps(document).encode())
@@ -351,7 +361,7 @@ def _unpack_and_exit(
             "size": done.size,
             "opaque": done.opaque,
             "implicit": done.implicit,
-            "skipped": done.skipped,
+            "left_out": done.skipped,
         }
     except EngineError as error:
         if isinstance(error, LayerError):

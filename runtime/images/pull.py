@@ -127,7 +127,13 @@ class Unpacking:
             while (ended := self._pool.collect(None if last else 0)) is not None:
                 self._tell(*ended)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the layers had that is not on disk, for a warning; see `UnpackPool`."""
+        return tuple(dict.fromkeys(self._pool.left_out))
+
     def close(self) -> None:
+        """End what still runs. A second time does nothing."""
         self._pool.close()
 
     def _tell(self, diff_id: Digest, error: EngineError | None) -> None:

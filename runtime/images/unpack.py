@@ -20,12 +20,14 @@ import stat
 
 from ocispec.value import value
 from runtime.errors import (
+    EngineError,
     HostileEntry,
     InvalidArchive,
     InvalidCompression,
     LayerError,
     LayerMismatch,
     LimitExceeded,
+    NotEnoughSpace,
 )
 from runtime.images.archive import ArchiveReader
 from runtime.images.compression import Decompressor
@@ -177,16 +179,12 @@ class Extractor:
             try:
                 place(entry)
             except OSError as error:
-                raise_if_full(error, "the layer store")
-                if error.errno == errno.ENAMETOOLONG:
-                    raise LimitExceeded(
-                        f"a name that is too long: {printable(entry.name)}", limit="path_bytes"
-                    ) from error
-                raise LayerError(
-                    f"entry {printable(entry.name)}: {os.strerror(error.errno or 0)}"
-                ) from error
+                raise _explained(error, entry.name) from error
             self._entries += 1
-        self._finish_directories()
+        try:
+            self._finish_directories()
+        except OSError as error:
+            raise _explained(error, error.filename or b"/") from error
 
     def result(self) -> Unpacked:
         return Unpacked(
@@ -531,6 +529,18 @@ class Extractor:
     def _skip(self, what: str) -> None:
         if what in self._skipped or len(self._skipped) < 32:
             self._skipped[what] = self._skipped.get(what, 0) + 1
+
+
+def _explained(error: OSError, name: bytes | str) -> EngineError:
+    """The kernel's refusal as an error of the layer, or of the disk."""
+    try:
+        raise_if_full(error, "the layer store")
+    except NotEnoughSpace as full:
+        return full
+    shown = printable(os.fsencode(name))
+    if error.errno == errno.ENAMETOOLONG:
+        return LimitExceeded(f"a name that is too long: {shown}", limit="path_bytes")
+    return LayerError(f"entry {shown}: {os.strerror(error.errno or 0)}")
 
 
 def clean_name(name: bytes, limits: Limits) -> bytes:

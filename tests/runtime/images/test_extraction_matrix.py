@@ -8,6 +8,8 @@ go-archive, umoci and the advisories since 2014; a few ids are in the names.
 from __future__ import annotations
 
 import os
+import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -532,6 +534,36 @@ def test_capabilities_stay_and_overlays_own_marks_are_dropped(place: Playground)
     assert len(done.skipped) == 6
 
 
+NOBODY = 0xFFFFFFFF
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, permissions, who)
+    for tag, permissions, who in [
+        (0x01, 7, NOBODY),
+        (0x02, 6, 1000),
+        (0x04, 5, NOBODY),
+        (0x10, 7, NOBODY),
+        (0x20, 5, NOBODY),
+    ]
+)
+
+
+def test_access_lists_are_kept_and_not_inherited(place: Playground) -> None:
+    place.unpack(
+        archive(
+            pax({"SCHILY.xattr.system.posix_acl_default": ACL}),
+            directory("d"),
+            f("d/plain"),
+            directory("d/below"),
+            pax({"SCHILY.xattr.system.posix_acl_access": ACL}),
+            file("d/shared", b"x", mode=0o644, uid=5),
+        )
+    )
+    assert os.getxattr(place.layer / "d", "system.posix_acl_default") == ACL
+    assert os.getxattr(place.layer / "d/shared", "system.posix_acl_access") == ACL
+    assert os.listxattr(place.layer / "d/plain") == os.listxattr(place.layer / "d/below") == []
+    assert os.stat(place.layer / "d/plain").st_mode & 0o7777 == 0o644
+
+
 def test_an_opaque_mark_in_the_root_is_told_and_not_written(place: Playground) -> None:
     done = place.unpack(archive(f(".wh..wh..opq"), f("a")))
     assert done.opaque
@@ -609,3 +641,38 @@ def test_the_umask_does_not_matter_and_is_put_back(place: Playground) -> None:
     finally:
         os.umask(before)
     assert place.tree() == {"a": "f666 x", "d": "d777"}
+
+
+def test_another_process_that_swaps_directories_for_links(place: Playground) -> None:
+    """Nobody else can reach a layer being unpacked; if somebody could, it would not matter."""
+    swapping = os.fork()
+    if swapping == 0:
+        try:
+            os.chdir(place.layer)
+            while True:
+                for step in (
+                    lambda: os.rename("d", "kept"),
+                    lambda: os.symlink(place.outside, "d"),
+                    lambda: os.unlink("d"),
+                    lambda: os.rename("kept", "d"),
+                ):
+                    try:
+                        step()
+                    except OSError:
+                        pass
+        finally:
+            os._exit(0)
+    members = [directory("d")]
+    for i in range(400):
+        members += [f(f"d/canary{i}"), directory(f"d/layers{i}", 0o700), f(f"d/layers{i}/x")]
+        members += [f("d/canary", b"dead"), hard_link(f"d/h{i}", "d/canary"), f("d/.wh.canary")]
+    try:
+        for _ in range(10):
+            try:
+                place.unpack(archive(*members))
+            except LayerError:
+                pass
+            place.assert_nothing_escaped()
+    finally:
+        os.kill(swapping, signal.SIGKILL)
+        os.waitpid(swapping, 0)

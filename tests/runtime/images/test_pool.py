@@ -24,7 +24,7 @@ from runtime.images.limits import Limits
 from runtime.images.pool import UnpackJob, UnpackPool, error_document, error_from_document
 from runtime.images.store import LayerStore
 from runtime.paths import Paths
-from tests.builders.archives import archive, directory, file, gzipped, symlink
+from tests.builders.archives import archive, device, directory, file, gzipped, symlink
 
 pytestmark = pytest.mark.root
 
@@ -164,6 +164,24 @@ def test_an_image_cannot_give_the_child_code_to_import(store: LayerStore, tmp_pa
         pool.submit(each)
         pool.finish()
     assert not os.path.exists("/imported")
+
+
+def test_what_is_left_out_is_told(store: LayerStore, tmp_path: Path) -> None:
+    each = job(tmp_path, device("null", b"3", 1, 3), file("a"))
+    with UnpackPool(store, rootless=True) as pool:
+        pool.submit(each)
+        pool.finish()
+        assert pool.left_out == ["device node, which needs root (1)"]
+
+
+def test_a_new_pool_clears_what_a_killed_one_left(store: LayerStore, tmp_path: Path) -> None:
+    store.paths.create()
+    left = f"{store.paths.layers}/sha256-{'0' * 64}.tmp-dead"
+    os.makedirs(left + "/diff/half")
+    with UnpackPool(store) as pool:
+        pool.submit(job(tmp_path, file("a")))
+        pool.finish()
+    assert not os.path.exists(left)
 
 
 def slow_job(folder: Path) -> UnpackJob:
