@@ -67,7 +67,7 @@ class Engine:
         self.layers = LayerStore(paths)
         self._snapshots = OverlaySnapshotter(self.layers, rootless=rootless)
         self._driver: CgroupDriver | None = None
-        self.containers = Containers(paths, self._snapshots, self.cgroups)
+        self.containers = Containers(paths, self._snapshots, self.cgroups, self._as_owner)
 
     def cgroups(self) -> CgroupDriver:
         """The driver for this host's cgroups, found once."""
@@ -76,6 +76,16 @@ class Engine:
 
             self._driver = driver()
         return self._driver
+
+    def _as_owner(self, work: Callable[[], None]) -> None:
+        """Run a deletion with the rights over what containers wrote."""
+        maps = self._maps()
+        if maps is None:
+            work()
+            return
+        from runtime.container.namespaces import run_as_namespace_root
+
+        run_as_namespace_root(maps, work)
 
     def create(
         self, image: ImageConfig, options: RunOptions, *, image_name: str, image_id: str

@@ -43,14 +43,23 @@ _DEATH_S = 10.0  # a killed init may have to wait for its file system
 
 
 class Containers:
-    """All containers of one engine. `cgroups` gives the host's driver, looked for when needed."""
+    """All containers of one engine.
+
+    `cgroups` gives the host's driver, looked for when needed. `as_owner` runs a deletion with the
+    rights over what containers wrote, where this process does not have them itself.
+    """
 
     def __init__(
-        self, paths: Paths, snapshots: Snapshotter, cgroups: Callable[[], CgroupDriver]
+        self,
+        paths: Paths,
+        snapshots: Snapshotter,
+        cgroups: Callable[[], CgroupDriver],
+        as_owner: Callable[[Callable[[], None]], None] = lambda work: work(),
     ) -> None:
         self.paths = paths
         self._snapshots = snapshots
         self._cgroups = cgroups
+        self._as_owner = as_owner
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -149,10 +158,10 @@ class Containers:
     def discard(self, container_id: str, name: str, volumes: tuple[str, ...]) -> None:
         """Undo `reserve` for a container that could not be made, with its anonymous volumes."""
         for volume in volumes:
-            _remove_if_there(self.paths.volume(volume))
+            self._remove_tree(self.paths.volume(volume))
         names.release_name(self.paths, name, container_id)
         self._drop_cgroups(container_id)
-        self._snapshots.remove(container_id)
+        self._remove_snapshot(container_id)
         _remove_if_there(self.paths.container(container_id))
         self._drop_run_directory(container_id)
 
@@ -227,7 +236,7 @@ class Containers:
         names.release_name(self.paths, record.name, record.id)
         # Volumes first: only the record, which the rename hides, knows which ones.
         for volume in record.anonymous_volumes if volumes else ():
-            _remove_if_there(self.paths.volume(volume))
+            self._remove_tree(self.paths.volume(volume))
         directory = self.paths.container(record.id)
         try:
             os.rename(directory, directory + _GONE)
@@ -235,8 +244,20 @@ class Containers:
             return  # somebody else removes it at this moment
         self._delete_rest(record.id)
 
+    def _remove_tree(self, path: str) -> None:
+        try:
+            _remove_if_there(path)
+        except PermissionError:
+            self._as_owner(lambda: _remove_if_there(path))
+
+    def _remove_snapshot(self, container_id: str) -> None:
+        try:
+            self._snapshots.remove(container_id)
+        except PermissionError:
+            self._as_owner(lambda: self._snapshots.remove(container_id))
+
     def _delete_rest(self, container_id: str) -> None:
-        self._snapshots.remove(container_id)
+        self._remove_snapshot(container_id)
         _remove_if_there(self.paths.container(container_id) + _GONE)
 
     def _drop_cgroups(self, container_id: str) -> None:
@@ -335,5 +356,7 @@ def _remove_if_there(path: str) -> None:
         remove_tree(path)
     except FileNotFoundError:
         pass
+    except PermissionError:
+        raise  # the caller may know somebody with more rights
     except OSError as error:
         raise EngineError(f"cannot remove {path}: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -53,3 +54,25 @@ def rootless() -> Iterator[Pyreg]:
     made.load_busybox()
     yield made
     shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def ranged(rootless: Pyreg) -> Iterator[Pyreg]:
+    """As an ordinary user with subordinate ids: an account is made for it, and removed."""
+    if not shutil.which("newuidmap") or not shutil.which("useradd"):
+        pytest.skip("needs newuidmap (Debian: apt install uidmap) and useradd")
+    name = f"pyregtest{os.getpid()}"
+    subprocess.run(["useradd", "--no-create-home", name], check=True)
+    root = tempfile.mkdtemp(prefix="pyreg-test-")
+    os.chmod(root, 0o755)
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+        with open("/etc/subuid", encoding="utf-8") as file:
+            if f"{name}:" not in file.read():
+                pytest.skip("useradd gives no subordinate ids here")
+        made = Pyreg(os.path.join(root, "store"), uid=uid, python=SYSTEM_PYTHON)
+        made.load_busybox()
+        yield made
+    finally:
+        subprocess.run(["userdel", name], check=False, capture_output=True)
+        shutil.rmtree(root)

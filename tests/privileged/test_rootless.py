@@ -80,3 +80,16 @@ def test_links_of_the_image_do_not_reach_the_host(rootless: Pyreg) -> None:
     rootless.load("linked", busybox_tree() | {"dev": f"->{victim}"})
     assert rootless("run", "--rm", "linked", "true").returncode == 125
     assert os.listdir(victim) == []
+
+
+def test_with_subordinate_ids_other_users_exist(ranged: Pyreg) -> None:
+    done = ranged("run", "--rm", "-u", "alice", "bb", "sh", "-c", "echo $(id -u) $(id -G)")
+    assert sorted(lines(done)[0].split()) == ["1000", "1000", "50"]
+
+
+def test_what_subordinate_ids_wrote_is_removed(ranged: Pyreg) -> None:
+    script = "mkdir -p /d/e && touch /d/e/f && chown -R 1000:1000 /d && chmod -R 700 /d"
+    assert ranged("run", "--rm", "-v", "/v", "bb", "sh", "-c", script).returncode == 0
+    ranged("run", "--name", "kept", "bb", "sh", "-c", script)
+    assert ranged("rm", "kept").returncode == 0
+    assert ranged.leftovers() == []
