@@ -117,7 +117,9 @@ def add_user(root: Path, name: str = USER, password: str = PASSWORD, *, role: st
     )
 
 
-def start_pyreg(root: Path, *arguments: str, port: int = 0) -> Server:
+def start_pyreg(
+    root: Path, *arguments: str, port: int = 0, environment: dict[str, str] | None = None
+) -> Server:
     """`pyreg serve` on its own data, with one ordinary user."""
     root.mkdir(parents=True, exist_ok=True)
     add_user_once = root / ".user-added"
@@ -127,7 +129,10 @@ def start_pyreg(root: Path, *arguments: str, port: int = 0) -> Server:
     port = port or free_port()
     words = ["--root", str(root), "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
     server = start(
-        [*pyreg_command(), *words], port, root / "serve.log", environment=pyreg_environment()
+        [*pyreg_command(), *words],
+        port,
+        root / "serve.log",
+        environment=pyreg_environment(**(environment or {})),
     )
     server.username, server.password = USER, PASSWORD
     return server
