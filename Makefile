@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
-PIP     = $(BIN)/python -m pip --disable-pip-version-check -q
+PIP     = PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check -q
 # a plain path entry: the default finder module costs the start of every command
 EDITABLE = --config-settings editable_mode=compat -c constraints.txt -e
 
