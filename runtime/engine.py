@@ -96,13 +96,13 @@ class Engine:
         """
         self.paths.create()
         container_id, name = self.containers.reserve(options.name)
-        anonymous: tuple[str, ...] = ()
         try:
-            volumes = prepare_volumes(self.paths, options.volumes, _volumes(image, options))
-            anonymous = volumes.anonymous
+            volumes = prepare_volumes(
+                self.paths, container_id, options.volumes, _volumes(image, options)
+            )
             return self._create(image, options, volumes, container_id, name, image_name, image_id)
         except BaseException:
-            self.containers.discard(container_id, name, anonymous)
+            self.containers.discard(container_id)
             raise
 
     def _create(

@@ -28,7 +28,10 @@ class PreparedVolumes:
 
 
 def prepare_volumes(
-    paths: Paths, requests: tuple[VolumeRequest, ...], image_volumes: tuple[str, ...]
+    paths: Paths,
+    container_id: str,
+    requests: tuple[VolumeRequest, ...],
+    image_volumes: tuple[str, ...],
 ) -> PreparedVolumes:
     """Find or make every source: the user's, then the image's volumes nobody asked to replace.
 
@@ -51,7 +54,7 @@ def prepare_volumes(
             source = request.source
             _make_source(source)
         else:
-            name = request.source or os.urandom(32).hex()
+            name = request.source or container_id[:32] + os.urandom(16).hex()
             if not request.source:
                 anonymous.append(name)
             source = make_volume(paths, name)
@@ -64,6 +67,12 @@ def prepare_volumes(
         )
         mounts.append(Mount(request.destination, "bind", source, options))
     return PreparedVolumes(tuple(mounts), tuple(anonymous), frozenset(copy_up))
+
+
+def anonymous_volumes(paths: Paths, container_id: str) -> list[str]:
+    """The names of the anonymous volumes that were made for a container."""
+    begin = container_id[:32]
+    return [name for name in os.listdir(paths.volumes) if len(name) == 64 and name[:32] == begin]
 
 
 def make_volume(paths: Paths, name: str) -> str:

@@ -27,6 +27,7 @@ from runtime.errors import ContainerError, ContainerUnknown, EngineError
 from runtime.linux.pidfd import ProcessHandle, boot_id
 from runtime.paths import TEMPORARY, make_private_directory
 from runtime.trees import remove_tree
+from runtime.volumes import anonymous_volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,18 +97,16 @@ class Containers:
     def reserve(self, name: str) -> tuple[str, str]:
         """A directory of a new id and the name taken for it: (id, name)."""
         container_id = names.new_id()
-        directory = self.paths.container(container_id)
-        os.mkdir(directory, 0o700)
+        # First of all, as `collect` looks only at containers that have one.
+        make_private_directory(self.paths.container_run(container_id))
         try:
+            os.mkdir(self.paths.container(container_id), 0o700)
             if name:
                 names.take_name(self.paths, name, container_id)
             else:
                 name = names.take_any_name(self.paths, container_id)
-            make_private_directory(self.paths.container_run(container_id))
         except BaseException:
-            if name:
-                names.release_name(self.paths, name, container_id)
-            os.rmdir(directory)
+            self.discard(container_id)
             raise
         return container_id, name
 
@@ -155,14 +154,16 @@ class Containers:
             state.write_state(self.paths, record.id, never, sync=True)
         self._drop_run_directory(record.id)
 
-    def discard(self, container_id: str, name: str, volumes: tuple[str, ...]) -> None:
-        """Undo `reserve` for a container that could not be made, with its anonymous volumes."""
-        for volume in volumes:
-            self._remove_tree(self.paths.volume(volume))
-        names.release_name(self.paths, name, container_id)
+    def discard(self, container_id: str) -> None:
+        """Remove whatever was made for a container that was not written down."""
+        for name in names.names_of(self.paths, container_id):
+            names.release_name(self.paths, name, container_id)
         self._drop_cgroups(container_id)
+        for volume in anonymous_volumes(self.paths, container_id):
+            self._remove_tree(self.paths.volume(volume))
         self._remove_snapshot(container_id)
         _remove_if_there(self.paths.container(container_id))
+        _remove_if_there(self.paths.container(container_id) + _GONE)
         self._drop_run_directory(container_id)
 
     def finish(
@@ -319,14 +320,10 @@ class Containers:
             age_s = time.time() - os.stat(self.paths.container_run(container_id)).st_mtime
         except FileNotFoundError:
             return False
-        directory = self.paths.container(container_id)
-        if os.path.isdir(directory) and age_s < _MAKING_S:
+        removing = os.path.isdir(self.paths.container(container_id) + _GONE)
+        if age_s < _MAKING_S and not removing:
             return False  # being made right now
-        if os.path.isdir(directory):
-            os.rename(directory, directory + _GONE)
-        self._drop_cgroups(container_id)
-        self._delete_rest(container_id)
-        self._drop_run_directory(container_id)
+        self.discard(container_id)
         return True
 
 

@@ -107,6 +107,11 @@ def release_name(paths: Paths, name: str, container_id: str) -> None:
             pass
 
 
+def names_of(paths: Paths, container_id: str) -> list[str]:
+    """The names a container has, by looking at all of them; usually its record says it."""
+    return [name for name in os.listdir(paths.names) if _holder(paths.name(name)) == container_id]
+
+
 def _holder(link: str) -> str | None:
     try:
         return os.path.basename(os.readlink(link))
