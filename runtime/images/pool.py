@@ -354,6 +354,7 @@ def _unpack_and_exit(
                 diff_id=job.diff_id,
                 rules=rules,
                 limits=limits,
+                ahead=len(os.sched_getaffinity(0)) > 1,
             )
         document: dict[str, Any] = {
             "error": None,

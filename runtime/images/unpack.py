@@ -32,6 +32,7 @@ from runtime.errors import (
 from runtime.images.archive import ArchiveReader
 from runtime.images.compression import Decompressor
 from runtime.images.limits import Limits
+from runtime.images.readahead import ReadAhead
 from runtime.images.rootdir import Directory, RootDirectory, is_whiteout
 from runtime.images.store import raise_if_full
 from runtime.images.tarheader import (
@@ -111,30 +112,37 @@ def unpack_layer(
     diff_id: Digest,
     rules: Rules = ROOT_RULES,
     limits: Limits | None = None,
+    ahead: bool = False,
 ) -> Unpacked:
     """Unpack the blob `file` into the empty directory `root` (a descriptor).
 
     Everything is verified: when this returns, the blob had this digest and size and its archive
     had this diff id. Until then the tree means nothing: on an error throw it away. The process's
-    umask is changed for the duration, so call it where no other thread makes files.
+    umask is changed for the duration, so call it where no other thread makes files. `ahead`
+    inflates and hashes in a thread of its own.
 
     Raises: LayerError and its kinds; NotEnoughSpace.
     """
     limits = limits or Limits()
     source = Decompressor(file, digest=digest, diff_id=diff_id, limits=limits)
-    reader = ArchiveReader(source.read, limits)
+    chunks = ReadAhead(source.read) if ahead else source
+    reader = ArchiveReader(chunks.read, limits)
     extractor = Extractor(root, reader, rules=rules, limits=limits)
     umask = os.umask(0)
     try:
         extractor.extract()
         reader.finish()
     except (InvalidArchive, InvalidCompression) as error:
+        if isinstance(chunks, ReadAhead):
+            chunks.close()
         # A damaged blob looks like a damaged archive; say which of the two it is.
         source.drain()
         _check("size of the blob", size, source.compressed_size, error)
         _check("digest of the blob", digest, source.compressed_digest, error)
         raise
     finally:
+        if isinstance(chunks, ReadAhead):
+            chunks.close()
         os.umask(umask)
         extractor.close()
     _check("size of the blob", size, source.compressed_size)
