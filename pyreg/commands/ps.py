@@ -67,7 +67,8 @@ def run(options: Options, context: Context) -> int:
         or last >= 0
         or any(text.startswith(("status=", "exited=")) for text in options.texts("filter"))
     )
-    found = sorted(engine.containers.all(), key=lambda one: one[0].created_ns, reverse=True)
+    existing = engine.containers.all(lambda damage: context.console.warn(str(damage)))
+    found = sorted(existing, key=lambda one: one[0].created_ns, reverse=True)
     if last >= 0:
         found = found[:last]
     found = [

@@ -23,7 +23,7 @@ import time
 from ocispec.value import replace
 from runtime.container import names, state
 from runtime.container.state import ContainerRecord, ContainerState
-from runtime.errors import ContainerError, ContainerUnknown, EngineError
+from runtime.errors import ContainerError, ContainerUnknown, EngineError, StoreUnreadable
 from runtime.linux.pidfd import ProcessHandle, boot_id
 from runtime.paths import TEMPORARY, make_private_directory
 from runtime.trees import remove_tree
@@ -72,13 +72,23 @@ class Containers:
         except FileNotFoundError:
             raise ContainerUnknown(f"No such container: {wanted}") from None
 
-    def all(self) -> Iterator[tuple[ContainerRecord, ContainerState]]:
-        """Every container with its state as it really is. Those being made are left out."""
+    def all(
+        self, on_damage: Callable[[StoreUnreadable], None] | None = None
+    ) -> Iterator[tuple[ContainerRecord, ContainerState]]:
+        """Every container with its state as it really is. Those being made are left out.
+
+        One whose files cannot be read is told to `on_damage` and left out.
+        Raises: StoreUnreadable for it when nobody is to be told.
+        """
         for container_id in names.all_ids(self.paths):
             try:
                 yield state.read_record(self.paths, container_id), self.state(container_id)
             except FileNotFoundError:
                 continue  # being made, or just removed
+            except StoreUnreadable as error:
+                if on_damage is None:
+                    raise
+                on_damage(error)
 
     def state(self, container_id: str) -> ContainerState:
         """The state as it really is: a container whose supervisor is gone is not running.
@@ -191,8 +201,8 @@ class Containers:
     def remove(self, wanted: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container that does not run; with `force` it is killed first.
 
-        `volumes` removes its anonymous volumes as well. Raises: ContainerUnknown; ContainerError
-        if it runs.
+        `volumes` removes its anonymous volumes as well. `force` also removes one whose files are
+        damaged. Raises: ContainerUnknown; ContainerError if it runs; StoreUnreadable.
         """
         container_id = names.find_id(self.paths, wanted)
         try:
@@ -200,6 +210,12 @@ class Containers:
             current = self.state(container_id)
         except FileNotFoundError:
             raise ContainerUnknown(f"No such container: {wanted}") from None
+        except StoreUnreadable:
+            if not force:
+                raise
+            self._cgroups().open(container_id).kill()
+            self.discard(container_id)
+            return
         if current.status == state.RUNNING or (
             current.status == state.CREATED and current.is_watched()
         ):
@@ -301,6 +317,8 @@ class Containers:
             record = state.read_record(self.paths, container_id)
         except FileNotFoundError:
             return self._collect_unrecorded(container_id)
+        except StoreUnreadable:
+            return False  # somebody has to look at it, and `ps` says so
         if current.init is not None and current.boot == boot_id():
             current.init.signal(signal.SIGKILL)
             current.init.wait(_DEATH_S)

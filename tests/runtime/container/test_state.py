@@ -90,7 +90,7 @@ def test_a_pid_of_another_boot_is_nobody(containers: Containers) -> None:
 def test_collecting_removes_what_was_to_be_removed(containers: Containers) -> None:
     make(containers, running(False), auto_remove=True)
     assert containers.collect() == 1
-    assert list(containers.all()) == []
+    assert list(containers.all(pytest.fail)) == []
     paths = containers.paths
     for place in (paths.containers, paths.names, paths.run_containers, paths.snapshots):
         assert os.listdir(place) == [], place
@@ -99,7 +99,7 @@ def test_collecting_removes_what_was_to_be_removed(containers: Containers) -> No
 def test_collecting_leaves_the_living_alone(containers: Containers) -> None:
     make(containers, running(True))
     assert containers.collect() == 0
-    assert len(list(containers.all())) == 1
+    assert len(list(containers.all(pytest.fail))) == 1
 
 
 def test_collecting_finishes_a_removal(containers: Containers) -> None:
@@ -113,7 +113,7 @@ def test_collecting_finishes_a_removal(containers: Containers) -> None:
 def test_one_being_made_is_not_collected_and_not_listed(containers: Containers) -> None:
     containers.reserve("new")
     assert containers.collect() == 0
-    assert list(containers.all()) == []
+    assert list(containers.all(pytest.fail)) == []
     assert len(os.listdir(containers.paths.containers)) == 1
 
 
@@ -140,3 +140,19 @@ def test_names_of_fields_are_stable(containers: Containers) -> None:
         assert {"version", "id", "name", "image", "imageId", "created", "command"} <= set(
             json.load(file)
         )
+
+
+def test_one_damaged_container_does_not_hide_the_others(containers: Containers) -> None:
+    make(containers, replace(running(True), status=state.EXITED))
+    damaged, _ = containers.reserve("other")
+    with open(containers.paths.container_record(damaged), "w", encoding="utf-8") as file:
+        file.write("{")
+    told: list[StoreUnreadable] = []
+    assert [record.name for record, _ in containers.all(told.append)] == ["web"]
+    assert damaged[:12] in told[0].hint
+    assert containers.collect() == 0
+    with pytest.raises(ContainerUnknown):
+        containers.find("absent")
+    containers.remove("other", force=True)
+    assert containers.paths.container(damaged) not in os.listdir(containers.paths.containers)
+    assert os.listdir(containers.paths.names) == ["web"]
