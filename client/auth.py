@@ -139,6 +139,13 @@ class RegistryAuth:
         self.offline = False
         self.withheld = ""  # the realm that was not given the credentials, for the message
 
+    @property
+    def account(self) -> str:
+        """Whom the realm gave its tokens to; empty for anonymous ones, and before any."""
+        with self._lock:
+            known = self._credential if self._scheme == "bearer" and self._tokens else None
+            return (known.username or "this account") if known is not None else ""
+
     def header(self, scopes: frozenset[str]) -> str | None:
         """What to send with a request, None before the first challenge.
 

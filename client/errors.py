@@ -3,7 +3,7 @@
 ClientError                  base; `hint` says what to try
 ├── RegistryError            the registry answered, and the answer was no; `registry`, `status`
 │   ├── NotFound             no such repository, tag, manifest or blob there
-│   ├── Unauthorized         wrong or missing credentials
+│   ├── Unauthorized         wrong or missing credentials, or a 401 to known ones
 │   ├── Denied               known, but not allowed
 │   ├── TooManyRequests      still refused after every retry
 │   └── ProtocolError        an answer that the specification does not allow

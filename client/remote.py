@@ -121,10 +121,10 @@ class Registry:
         )
 
     def failure(self, response: Response, what: str, repository: str = "") -> RegistryError:
-        error = fail(response, what, self.name)
-        withheld = self.auth(repository).withheld
-        if withheld and error.status in (401, 403):
-            error.hint = self.auth(repository).explain_withheld()
+        auth = self.auth(repository)
+        error = fail(response, what, self.name, auth.account)
+        if auth.withheld and error.status in (401, 403):
+            error.hint = auth.explain_withheld()
         return error
 
     def check(self) -> None:

@@ -455,8 +455,12 @@ class Transport:
         return min(8.0, 0.25 * 2.0 ** (attempt - 1)) * random.uniform(0.75, 1.25)
 
 
-def fail(response: Response, what: str, registry: str) -> RegistryError:
-    """The error for an answer that refuses `what`; its body is read, within bounds."""
+def fail(response: Response, what: str, registry: str, account: str = "") -> RegistryError:
+    """The error for an answer that refuses `what`; its body is read, within bounds.
+
+    `account` is whom the registry's realm has accepted: a 401 then means that it wants rights
+    which this account has not, and logging in again would change nothing.
+    """
     status = response.status
     said = ""
     try:
@@ -465,16 +469,18 @@ def fail(response: Response, what: str, registry: str) -> RegistryError:
     except (RegistryError, TransferInterrupted):
         pass  # an error page of something else; the status says enough
     detail = f": {said}" if said else ""
-    if status == 401:
+    if status == 401 and not account:
         return Unauthorized(
             f"{what}: authentication required{detail}",
             registry=registry,
             status=status,
             hint=f"log in first: pyreg login {registry}",
         )
-    if status == 403:
-        return Denied(
-            f"{what}: access denied{detail}",
+    if status in (401, 403):
+        whom = f" to {account}" if account else ""
+        kind = Unauthorized if status == 401 else Denied
+        return kind(
+            f"{what}: access denied{whom}{detail}",
             registry=registry,
             status=status,
             hint=f"does this account of {registry} have the right?",
