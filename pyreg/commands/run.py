@@ -214,8 +214,11 @@ def run_options(options: Options, context: Context) -> RunOptions:
     memory = options.text("memory")
     swap = options.text("memory-swap")
     cpus = options.text("cpus")
+    memory_bytes = o.parse_bytes(memory) if memory else 0
+    if 0 < memory_bytes < o.SMALLEST_MEMORY:
+        raise UsageError("the minimum memory limit allowed is 6MB")
     limits = Limits(
-        memory=o.parse_bytes(memory) if memory else 0,
+        memory=memory_bytes,
         memory_swap=-1 if swap == "-1" else o.parse_bytes(swap) if swap else 0,
         cpu_quota=Limits.of_cpus(_decimal(cpus)) if cpus else 0,
         cpu_shares=options.number("cpu-shares"),

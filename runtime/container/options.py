@@ -11,6 +11,7 @@ from runtime.errors import EngineError
 from runtime.linux.rlimits import ResourceLimit
 
 NETWORKS = ("none", "host")
+SMALLEST_MEMORY = 6 << 20  # docker's: with less, not even our own last step fits
 
 PROPAGATION = frozenset(("private", "rprivate", "slave", "rslave", "shared", "rshared"))
 _VOLUME_WORDS = PROPAGATION | frozenset(("ro", "rw", "z", "Z", "nocopy", "cached", "delegated"))

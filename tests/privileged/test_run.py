@@ -31,7 +31,12 @@ def test_exit_status(engine: Pyreg, command: list[str], status: int, what: str) 
 
 
 def test_engine_errors_are_125(engine: Pyreg) -> None:
-    for words in (["--nosuchflag", "bb"], ["-v", "relative", "bb"], ["--network", "nope", "bb"]):
+    for words in (
+        ["--nosuchflag", "bb"],
+        ["-v", "relative", "bb"],
+        ["--network", "nope", "bb"],
+        ["-m", "1k", "bb"],
+    ):
         done = engine("run", *words)
         assert done.returncode == 125, words
         assert done.stderr.startswith("pyreg: "), done.stderr
