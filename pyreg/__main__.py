@@ -52,6 +52,7 @@ SHORT = ("run", "ps", "logs", "rm")
 def entry() -> NoReturn:
     """The whole life of the process. Ends it at once: taking an interpreter apart takes 5 ms."""
     gc.disable()
+    fill_standard_streams()
     try:
         status = main()
     except SystemExit as ended:
@@ -62,6 +63,20 @@ def entry() -> NoReturn:
     except BrokenPipeError:
         status = BROKEN_PIPE
     os._exit(status)
+
+
+def fill_standard_streams() -> None:
+    """Put /dev/null where the caller closed 0, 1 or 2.
+
+    Python has no stream there, and a pipe of a container's start must not get such a number.
+    """
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, open(fd, mode, encoding="utf-8"))  # noqa: SIM115  for good
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -155,6 +155,24 @@ def test_our_reader_going_away_ends_a_writer_in_the_container(engine: Pyreg) -> 
     assert done.stdout == b"y\n"
 
 
+@pytest.mark.parametrize("closing", ["<&-", "<&- 2>&-", ">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", ["--rm", "--rm -i", "--rm -d"])
+def test_standard_descriptors_closed_by_the_caller(engine: Pyreg, closing: str, words: str) -> None:
+    command = " ".join(engine.command("run", words, "bb", "sh", "-c", "'echo seen; exit 5'"))
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {closing}"],
+        env=engine.environment,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    if "-d" not in words:
+        assert done.returncode == 5, done.stderr
+        assert done.stdout == (b"" if ">&-" in closing.split() else b"seen\n")
+    else:
+        assert done.returncode in (0, 1, 120), done.stderr
+
+
 def test_read_only(engine: Pyreg) -> None:
     script = "touch /x 2>/dev/null && echo root; touch /dev/shm/x && echo shm; touch /t/x && echo t"
     done = engine("run", "--rm", "--read-only", "--tmpfs", "/t", "bb", "sh", "-c", script)
