@@ -197,7 +197,8 @@ class _Session:
     def _check(self, response: Response, wanted: tuple[int, ...]) -> None:
         if response.status in wanted:
             return
-        again = response.status in RETRIED or response.status in (404, 416)
+        # 409: the registry has not noticed yet that our broken connection is gone.
+        again = response.status in RETRIED or response.status in (404, 409, 416)
         error = self._registry.failure(response, self._what, str(self._repository.name))
         if again:
             raise _TryAgain(error)

@@ -108,7 +108,8 @@ class Unpacking:
             for layer in self._wanted
             if not self._layers.has(layer.diff_id)
         }
-        self._layers.require_space(2 * sum(todo.values()))
+        if todo:  # the reserve is for what is new: an image that is here may be pulled again
+            self._layers.require_space(2 * sum(todo.values()))
 
     def on_layer(self, position: int, descriptor: Descriptor) -> None:
         """The blob of this layer is in the store. Called from any thread, once per position.

@@ -202,7 +202,8 @@ class LayerStore:
         free = state.f_bavail * state.f_frsize
         if size + SPARE_BYTES > free:
             raise NotEnoughSpace(
-                f"{self.paths.root} has {free >> 20} MiB free, {size >> 20} MiB are needed",
+                f"not enough space below {self.paths.root}: {free >> 20} MiB are free, and this "
+                f"needs {-(-size >> 20)} MiB beside a reserve of {SPARE_BYTES >> 20} MiB",
                 needed=size,
                 free=free,
             )
