@@ -77,7 +77,8 @@ class Registry:
                     if response.status != 400:
                         response.finish()
                         return origin
-                    if not any(mark in response.read(MAX_ERROR_BYTES, "") for mark in _WANTS_TLS):
+                    page = response.read(MAX_ERROR_BYTES, "an error")
+                    if not any(mark in page for mark in _WANTS_TLS):
                         return origin
             except RegistryUnavailable as error:
                 failures.append(error)

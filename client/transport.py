@@ -396,11 +396,7 @@ class Transport:
                 connection.close()
                 if connection.is_used and not isinstance(error, TimeoutError):
                     continue  # an idle connection that the server had closed: not a failure yet
-                reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-                raise RegistryUnavailable(
-                    f"no usable answer from {origin}: {reason or type(error).__name__}",
-                    hint="the registry may be overloaded or restarting; try again",
-                ) from error
+                raise _unusable(origin, error) from error
             except BaseException:
                 connection.close()
                 raise
@@ -453,6 +449,20 @@ class Transport:
             except ValueError:
                 pass
         return min(8.0, 0.25 * 2.0 ** (attempt - 1)) * random.uniform(0.75, 1.25)
+
+
+def _unusable(origin: Origin, error: Exception) -> RegistryUnavailable:
+    """The error for a connection that was made and then brought no answer."""
+    hint = "the registry may be overloaded or restarting; try again"
+    reason = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        reason = "no answer in time"
+    elif isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+        # It carries the peer's first line; one that hung up without a word is an OSError as well.
+        line = error.line.strip()[:60]
+        reason = f"it says {line!r}" if line else "it says nothing"
+        hint = "that is not HTTP: is the port right?"
+    return RegistryUnavailable(f"no usable answer from {origin}: {reason}", hint=hint)
 
 
 def fail(response: Response, what: str, registry: str, account: str = "") -> RegistryError:

@@ -47,9 +47,10 @@ class Console:
         self.note(f"WARNING: {text}")
 
     def error(self, text: str, hint: str = "") -> None:
-        self.note(f"pyreg: {text}")
+        """What went wrong, and what to try; parts of both may be words of a peer."""
+        self.note(_plain_lines(f"pyreg: {text}"))
         if hint:
-            self.note(f"       {hint}")
+            self.note(_plain_lines(f"       {hint}"))
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Left-aligned columns three blanks apart, as docker prints them."""
@@ -77,6 +78,10 @@ def format_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for row in cells
     )
     return "\n".join(lines) + "\n"
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(_plain(line) for line in text.split("\n"))
 
 
 def _plain(text: str) -> str:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from client.connection import Connections
+from client.errors import RegistryUnavailable
 from client.origin import Origin
 from ocispec.digest import Digest
 from tests.client.conftest import Client, make, put
@@ -73,6 +74,21 @@ def test_a_tls_registry_on_loopback_is_found_pulled_from_and_pushed_to(
     client.push(f"{tls_registry.host}/x:1")
     bodies = [seen.body for seen in tls_registry.requests("PUT", "/upload")]
     assert layer in bodies and made.config.raw in bodies
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        b"<title>400 The plain HTTP request was sent to HTTPS port</title>",
+    ],
+)
+def test_a_tls_server_that_answers_plain_http_is_asked_through_tls(
+    client: Client, rogue: Rogue, page: bytes
+) -> None:
+    rogue.on("/v2/", Answer(400, page))
+    with pytest.raises(RegistryUnavailable, match="TLS failed"):
+        client.registry(rogue.host).check()  # through TLS, which this one does not speak in truth
 
 
 def test_every_other_registrys_certificate_is_verified(

@@ -48,15 +48,17 @@ def test_an_answer_that_is_not_http_is_an_error(
             for _ in range(2):
                 peer, _ = server.accept()
                 peer.recv(1000)
-                peer.sendall(b"SSH-2.0-OpenSSH\r\n")
+                peer.sendall(b"SSH-2.0-\x1b[31mOpenSSH\r\n")
                 peer.close()
 
         thread = threading.Thread(target=babble)
         thread.start()
         name = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(RegistryUnavailable):
+        with pytest.raises(RegistryUnavailable) as caught:
             client.registry(name).check()
         thread.join()
+    assert str(caught.value).isprintable()  # one line, and nothing that a terminal obeys
+    assert "HTTP" in caught.value.hint
 
 
 def test_endless_headers_are_an_error(client: Client, rogue: Rogue) -> None:
