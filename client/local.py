@@ -183,8 +183,9 @@ class LocalStore:
     ) -> Removal:
         """Remove a name, or an image by id, and the blobs that nothing reaches any more.
 
-        By name, only that name goes while others remain. By id, every name goes; more than one
-        repository needs `force`. Blobs under a lease stay. `guard` is told an image that is about
+        By name, only that name goes while others remain, and with a repository's last tag its
+        digest. By id, every name goes; more than one tag or repository needs `force`. Blobs under
+        a lease stay. `guard` is told an image that is about
         to go with its last name, and may raise to keep everything as it is.
 
         Raises: ImageNotFound, AmbiguousImage, ImageInUse.
@@ -195,17 +196,17 @@ class LocalStore:
         with self._lock():
             entries = self._entries()
             matching = self._matching(entries, wanted)
-            by_name = self._named_exactly(matching, wanted, force)
+            by_name = self._named_exactly(entries, matching, wanted, force)
             gone = by_name or [
                 e for e in entries if e.manifest_digest == matching[0].manifest_digest
             ]
             if not by_name and not force:
-                repositories = {e.repository for e in gone if e.name}
-                if len(repositories) > 1:
+                names = sorted(e.name for e in gone if e.name)
+                tags = [name for name in names if "@" not in name]
+                if len(tags) > 1 or len({e.repository for e in gone if e.name}) > 1:
                     raise ImageInUse(
-                        f"image {_short(gone[0].id)} is named in several repositories: "
-                        + ", ".join(sorted(repositories)),
-                        hint="remove the names one by one, or use --force",
+                        f"image {_short(gone[0].id)} has several names: {', '.join(names)}",
+                        hint="remove them one by one, or use --force",
                     )
             image = self._image(gone, all_entries=entries)
             kept = [entry for entry in entries if not any(entry is one for one in gone)]
@@ -316,7 +317,7 @@ class LocalStore:
         ]
 
     def _named_exactly(
-        self, matching: list[_Entry], wanted: str | Reference, force: bool
+        self, entries: list[_Entry], matching: list[_Entry], wanted: str | Reference, force: bool
     ) -> list[_Entry]:
         """Of the matching entries, those that the user named, rather than meant by an id."""
         if not isinstance(wanted, Reference):
@@ -328,6 +329,8 @@ class LocalStore:
                 return []  # a prefix of an id can be read as a name, too
         full = _full_name(wanted)
         found = [e for e in matching if e.name == full]
+        if found and wanted.digest is None:
+            found += _digests_without_tags(entries, found[0])
         if not found and wanted.digest is not None and not force:
             raise ImageInUse(
                 f"{wanted} is named by tags as well: {', '.join(e.name for e in matching)}",
@@ -547,6 +550,18 @@ def _without_needless_dangling(entries: list[_Entry]) -> list[_Entry]:
             held.add(entry.manifest_digest)
         kept.append(entry)
     return kept
+
+
+def _digests_without_tags(entries: list[_Entry], tag: _Entry) -> list[_Entry]:
+    """The image's names by digest in the tag's repository, if no other tag is there beside them."""
+    beside = [
+        entry
+        for entry in entries
+        if entry is not tag
+        and entry.repository == tag.repository
+        and entry.manifest_digest == tag.manifest_digest
+    ]
+    return beside if all("@" in entry.name for entry in beside) else []
 
 
 def _full_name(reference: Reference) -> str:

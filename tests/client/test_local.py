@@ -158,17 +158,35 @@ def test_shared_layers_stay_until_their_last_image_goes(store: LocalStore) -> No
     assert not store.layout.has(Digest.of(b"shared"))
 
 
-def test_removing_by_id_takes_every_name_of_one_repository(store: LocalStore) -> None:
+def test_removing_by_id_takes_the_only_tag_and_the_digest(store: LocalStore) -> None:
     made = make(b"layer")
-    put(store, made, "image:1", "image:2")
+    put(store, made, "image:1", f"image@{made.manifest.digest}")
     done = store.remove(made.config.digest.encoded[:12])
     assert len(done.untagged) == 2 and store.images() == ()
 
 
-def test_removing_by_id_with_names_in_two_repositories_needs_force(store: LocalStore) -> None:
+def test_the_last_tag_of_a_repository_takes_the_digest_along(store: LocalStore) -> None:
     made = make(b"layer")
-    put(store, made, "one", "two")
-    with pytest.raises(ImageInUse):
+    put(store, made, "image:1", "image:2", f"image@{made.manifest.digest}")
+    assert len(store.remove("image:1").untagged) == 1
+    assert len(store.remove("image:2").untagged) == 2
+    assert store.images() == ()
+
+
+def test_a_digest_in_another_repository_is_not_taken_along(store: LocalStore) -> None:
+    made = make(b"layer")
+    put(store, made, "image:1", f"other@{made.manifest.digest}")
+    assert len(store.remove("image:1").untagged) == 1
+    assert store.images()[0].names == (f"localhost:5000/other@{made.manifest.digest}",)
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("one:1", "one:2")])
+def test_removing_by_id_with_several_names_needs_force(
+    store: LocalStore, names: tuple[str, str]
+) -> None:
+    made = make(b"layer")
+    put(store, made, *names)
+    with pytest.raises(ImageInUse, match=r"several names: .*one"):
         store.remove(str(made.config.digest))
     assert len(store.images()[0].names) == 2  # refused, and nothing changed
     store.remove(str(made.config.digest), force=True)

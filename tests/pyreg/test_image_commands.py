@@ -130,9 +130,9 @@ def test_tag_and_filters(pyreg: Run, rootfs: bytes) -> None:
         out = pyreg("images", "--format", "{{.Repository}}:{{.Tag}}", *words).stdout
         assert sorted(out.split()) == expected, words
     assert "invalid filter" in pyreg("images", "-f", "nonsense=1", status=1).stderr
-    # By id, an image named in two repositories stays without -f.
+    # By id, an image with two names stays without -f.
     image_id = pyreg("images", "-q").stdout.split()[0]
-    assert "several repositories" in pyreg("rmi", image_id, status=1).stderr
+    assert "several names" in pyreg("rmi", image_id, status=1).stderr
     assert "Deleted" in pyreg("rmi", "-f", image_id).stdout
 
 
