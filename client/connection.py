@@ -109,13 +109,21 @@ class Connections:
             if context is None:
                 context = ssl.create_default_context()
                 if self._options.ca_file:
-                    context.load_verify_locations(cafile=self._options.ca_file)
+                    _trust(context, self._options.ca_file)
                 if trusting:
                     # Listed as insecure, or this machine: a certificate adds nothing to plain http.
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE
                 self._contexts[trusting] = context
             return context
+
+
+def _trust(context: ssl.SSLContext, ca_file: str) -> None:
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except OSError as error:  # an SSLError, for a file with something else in it, is one too
+        reason = "not certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ClientError(f"cannot trust the certificates in {ca_file}: {reason}") from error
 
 
 class Proxy:

@@ -459,7 +459,7 @@ def _unusable(origin: Origin, error: Exception) -> RegistryUnavailable:
         reason = "no answer in time"
     elif isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
         # It carries the peer's first line; one that hung up without a word is an OSError as well.
-        line = error.line.strip()[:60]
+        line = str(error).strip()[:60]
         reason = f"it says {line!r}" if line else "it says nothing"
         hint = "that is not HTTP: is the port right?"
     return RegistryUnavailable(f"no usable answer from {origin}: {reason}", hint=hint)

@@ -37,6 +37,9 @@ class Environment:
     config_file: str  # may not exist
     default_registry: str  # where a reference without a host goes
     insecure_registries: tuple[str, ...]  # hosts that may be reached without TLS
+    ca_file: str  # certificates to trust beside the system's, PEM; or empty
+    trusted_realms: tuple[str, ...]  # hosts that may ask for any registry's credentials
+    foreign_layers: bool  # fetch layers that a manifest says are elsewhere
     home: str
     docker_config: str  # directory of Docker's config.json
     docker_auth_config: str  # content of DOCKER_AUTH_CONFIG, or empty
@@ -64,9 +67,12 @@ def read(variables: Mapping[str, str], *, root: str = "", config_file: str = "")
         root = os.path.join(data, "pyreg")
         runtime = variables.get("XDG_RUNTIME_DIR", "")
         run = os.path.join(runtime or root, "pyreg" if runtime else "run")
+    config_file = config_file or variables.get("PYREG_CONFIG", "")
+    if config_file and not os.path.exists(config_file):
+        raise ConfigurationError(f"the configuration file {config_file} does not exist")
     if not config_file:
         config_home = variables.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-        config_file = variables.get("PYREG_CONFIG") or (
+        config_file = (
             "/etc/pyreg/pyreg.toml" if is_root else os.path.join(config_home, "pyreg/pyreg.toml")
         )
     settings = _settings(config_file)
@@ -86,6 +92,9 @@ def read(variables: Mapping[str, str], *, root: str = "", config_file: str = "")
         default_registry=variables.get("PYREG_DEFAULT_REGISTRY")
         or settings.get("default_registry", DEFAULT_REGISTRY),
         insecure_registries=tuple(settings.get("insecure_registries", ())),
+        ca_file=settings.get("ca_file", ""),
+        trusted_realms=tuple(settings.get("trusted_realms", ())),
+        foreign_layers=settings.get("foreign_layers", False),
         home=home,
         docker_config=variables.get("DOCKER_CONFIG") or os.path.join(home, ".docker"),
         docker_auth_config=variables.get("DOCKER_AUTH_CONFIG", ""),
@@ -96,7 +105,14 @@ def read(variables: Mapping[str, str], *, root: str = "", config_file: str = "")
     )
 
 
-KEYS = {"default_registry": str, "insecure_registries": list}
+KEYS = {
+    "default_registry": str,
+    "insecure_registries": list,
+    "ca_file": str,
+    "trusted_realms": list,
+    "foreign_layers": bool,
+}
+KINDS = {str: "text in quotes", list: "a list of texts", bool: "true or false"}
 
 
 def _settings(path: str) -> dict[str, Any]:
@@ -119,6 +135,7 @@ def _settings(path: str) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{path}: unknown key '{key}'", hint=f"known keys: {', '.join(KEYS)}, [registry]"
             )
-        if not isinstance(found, kind):
-            raise ConfigurationError(f"{path}: '{key}' must be a {kind.__name__}")
+        fits = isinstance(found, kind)
+        if not fits or (kind is list and not all(isinstance(item, str) for item in found)):
+            raise ConfigurationError(f"{path}: '{key}' must be {KINDS[kind]}")
     return settings

@@ -29,11 +29,14 @@ def client_options(env: Environment) -> ClientOptions:
     return ClientOptions(
         default_registry=env.default_registry,
         insecure_registries=env.insecure_registries,
+        ca_file=env.ca_file,
         docker_config=env.docker_config,
         docker_auth_config=env.docker_auth_config,
         auth_files=env.auth_files,
         proxies=env.proxies,
         helper_environment=env.variables,
+        trusted_realms=env.trusted_realms,
+        foreign_layers=env.foreign_layers,
         user_agent=f"pyreg/{VERSION}",
     )
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from client.connection import Connections
-from client.errors import RegistryUnavailable
+from client.errors import ClientError, RegistryUnavailable
 from client.origin import Origin
 from ocispec.digest import Digest
 from tests.client.conftest import Client, make, put
@@ -101,6 +101,21 @@ def test_every_other_registrys_certificate_is_verified(
     assert Connections(trusting)._context(elsewhere).verify_mode == ssl.CERT_NONE
     other = Origin("https", "other.example", 443)
     assert Connections(trusting)._context(other).verify_mode == ssl.CERT_REQUIRED
+
+
+def test_a_further_authority_is_trusted(
+    client: Client, another_client: Callable[..., Client], certificate: Path, tmp_path: Path
+) -> None:
+    elsewhere = Origin("https", "reg.example", 443)
+    trusting = another_client(ca_file=str(certificate)).options
+    usual = Connections(client.options)._context(elsewhere).cert_store_stats()
+    with_ours = Connections(trusting)._context(elsewhere).cert_store_stats()
+    assert with_ours["x509"] == usual["x509"] + 1
+    (tmp_path / "text").write_text("no certificate")
+    for name, said in (("missing", "No such file"), ("text", "not certificates")):
+        options = another_client(ca_file=str(tmp_path / name)).options
+        with pytest.raises(ClientError, match=said):
+            Connections(options)._context(elsewhere)
 
 
 def test_a_redirect_out_of_tls_is_not_followed(client: Client, tls_registry: Rogue) -> None:
