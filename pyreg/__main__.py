@@ -85,6 +85,7 @@ def main(words: Sequence[str] | None = None) -> int:
     debug = bool(os.environ.get("PYREG_DEBUG"))
     words = sys.argv[1:] if words is None else words
     failed = 1
+    called = "pyreg"
     try:
         options = cli.parse(GLOBAL, words)
         if options is None or not (options.arguments or options.flag("version")):
@@ -102,6 +103,7 @@ def main(words: Sequence[str] | None = None) -> int:
         command, run, rest = find(options.arguments)
         if command.name not in SHORT:
             gc.enable()
+        called = f"pyreg {command.name}"
         failed = 125 if command.name in ("run", "exec", "create") else 1
         parsed = cli.parse(command, rest)
         if parsed is None:
@@ -111,8 +113,8 @@ def main(words: Sequence[str] | None = None) -> int:
         console.stdout.flush()
         return status
     except cli.UsageError as error:
-        console.error(str(error), "See 'pyreg --help' or 'pyreg COMMAND --help'.")
-        return failed
+        console.error(str(error), f"See '{called} --help'.")
+        return max(failed, error.exit_status)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

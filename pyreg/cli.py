@@ -32,6 +32,12 @@ class UsageError(Exception):
     hint = ""
 
 
+class FlagError(UsageError):
+    """A flag that is unknown, or whose value is bad or missing; docker exits with 125 then."""
+
+    exit_status = 125
+
+
 @value
 class Flag:
     """One flag of one command."""
@@ -108,7 +114,8 @@ HELP = Flag("help", "", BOOL, "Print usage")
 def parse(command: Command, words: Sequence[str]) -> Options | None:
     """Read the words after the command's name; None when help was asked for.
 
-    Raises: UsageError for an unknown flag, a bad or missing value, or a wrong number of arguments.
+    Raises: FlagError for an unknown flag, a bad or missing value; UsageError for a wrong number of
+    arguments.
     """
     by_name = {flag.name: flag for flag in (*command.flags, HELP)}
     by_short = {flag.short: flag for flag in command.flags if flag.short}
@@ -118,7 +125,7 @@ def parse(command: Command, words: Sequence[str]) -> Options | None:
 
     def take(flag: Flag, shown: str) -> str:
         if not rest:
-            raise UsageError(f"flag needs an argument: {shown}")
+            raise FlagError(f"flag needs an argument: {shown}")
         return rest.pop()
 
     while rest:
@@ -130,7 +137,7 @@ def parse(command: Command, words: Sequence[str]) -> Options | None:
             name, equals, given = word[2:].partition("=")
             found = by_name.get(name)
             if found is None:
-                raise UsageError(f"unknown flag: --{name}{_similar(name, by_name)}")
+                raise FlagError(f"unknown flag: --{name}{_similar(name, by_name)}")
             if not equals:
                 given = "true" if found.kind == BOOL else take(found, word)
             _store(found, f"--{name}", given, values)
@@ -142,7 +149,7 @@ def parse(command: Command, words: Sequence[str]) -> Options | None:
                 if found is None and letter == "h":
                     found = HELP
                 if found is None:
-                    raise UsageError(f"unknown shorthand flag: '{letter}' in {word}")
+                    raise FlagError(f"unknown shorthand flag: '{letter}' in {word}")
                 if found.kind == BOOL and not letters.startswith("="):
                     _store(found, f"-{letter}", "true", values)
                     continue
@@ -165,12 +172,12 @@ def parse(command: Command, words: Sequence[str]) -> Options | None:
 def _store(flag: Flag, shown: str, given: str, values: dict[str, FlagValue]) -> None:
     if flag.kind == BOOL:
         if given.lower() not in ("true", "false", "1", "0", "t", "f"):
-            raise UsageError(f'invalid argument "{given}" for "{shown}" flag: not true or false')
+            raise FlagError(f'invalid argument "{given}" for "{shown}" flag: not true or false')
         values[flag.name] = given.lower() in ("true", "1", "t")
     elif flag.kind == NUMBER:
         digits = given.removeprefix("-")
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
-            raise UsageError(f'invalid argument "{given}" for "{shown}" flag: not a whole number')
+            raise FlagError(f'invalid argument "{given}" for "{shown}" flag: not a whole number')
         values[flag.name] = int(given)
     elif flag.kind == LIST:
         earlier = values.get(flag.name, ())

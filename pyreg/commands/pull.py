@@ -6,6 +6,7 @@ from pyreg.cli import BOOL, Command, Flag, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ocispec.image.platform import Platform
     from pyreg.__main__ import Context
     from pyreg.cli import Options
 
@@ -46,9 +47,17 @@ def run(options: Options, context: Context) -> int:
         for each in references:
             done = pull_image(each, remotes, context, platform=platform, quiet=quiet)
             name = each.familiar(env.default_registry)
+            found = done.image.platform
+            if options.text("platform") and not _is_for(found, platform):
+                console.warn(f"{name} exists for {found} only, not for {platform}")
             if not quiet:
                 state = "Downloaded newer image for" if done.is_new else "Image is up to date for"
                 console.out(f"Digest: {done.target.digest}")
                 console.out(f"Status: {state} {name}")
             console.out(str(each))
     return 0
+
+
+def _is_for(found: str, wanted: Platform) -> bool:
+    """Is it the system and processor asked for? An older variant of it serves as well."""
+    return found.split("/")[:2] == [wanted.os, wanted.architecture]

@@ -43,6 +43,12 @@ def run(options: Options, context: Context) -> int:
             for name in sorted(names)
             if name.startswith(prefix) and "@" not in name
         ]
+        if not references:
+            from client.errors import ImageNotFound
+
+            raise ImageNotFound(
+                prefix.removesuffix(":"), hint="see `pyreg images` for what is here"
+            )
     else:
         if wanted.tag is None and not quiet:
             console.note("Using default tag: latest")

@@ -140,6 +140,7 @@ def test_tag_and_filters(pyreg: Run, rootfs: bytes) -> None:
     ("words", "said"),
     [
         (["pull", "no/such"], "not found"),
+        (["push", "-a", "no/such"], "No such image"),
         (["push", "no/such"], "No such image"),
         (["rmi", "no/such"], "No such image"),
         (["tag", "no/such", "x"], "No such image"),
@@ -180,3 +181,27 @@ def test_pull_of_all_tags(pyreg: Run, rootfs: bytes) -> None:
     pyreg("rmi", "all:1", "all:2")
     pyreg("pull", "-a", "-q", "all")
     assert sorted(pyreg("images", "all", "--format", "{{.Tag}}").stdout.split()) == ["1", "2"]
+
+
+def test_an_image_of_another_platform_is_pulled_with_a_warning(pyreg: Run, rootfs: bytes) -> None:
+    pyreg("import", "--platform", "linux/arm64", "-", "arm", given=rootfs)
+    pyreg("push", "arm")
+    assert "WARNING" not in pyreg("pull", "--platform", "linux/arm64/v8", "arm").stderr
+    said = pyreg("pull", "--platform", "linux/s390x", "arm").stderr
+    assert "WARNING: arm:latest exists for linux/arm64 only, not for linux/s390x" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "called"),
+    [
+        (["images", "--nope"], 125, "pyreg images"),
+        (["images", "a", "b"], 1, "pyreg images"),
+        (["nope"], 1, "pyreg"),
+        (["--nope"], 125, "pyreg"),
+        (["image", "ls", "-z"], 125, "pyreg images"),
+    ],
+)
+def test_words_that_do_not_fit_say_where_to_read(
+    pyreg: Run, words: list[str], status: int, called: str
+) -> None:
+    assert pyreg(*words, status=status).stderr.splitlines()[1].strip() == f"See '{called} --help'."
