@@ -70,7 +70,7 @@ class BlobUploads:
         BodyTooLarge; StorageFull.
         """
         record = self._record(access, upload)
-        session = await self._open(record, start, record.algorithm)
+        session = await self._open(access, record, start, record.algorithm)
         try:
             await self._receive(access, session, body, size)
             await self._advance(access, session)
@@ -97,7 +97,7 @@ class BlobUploads:
         """
         try:
             record = self._record(access, upload)
-            session = await self._open(record, start, digest.algorithm)
+            session = await self._open(access, record, start, digest.algorithm)
         except (UploadUnknown, NoStoredUpload):
             blob = self._metadata.hot.blob(access, digest)
             if blob is None:
@@ -178,11 +178,20 @@ class BlobUploads:
             raise UploadUnknown(upload)
         return record
 
-    async def _open(self, record: UploadRecord, start: int | None, algorithm: str) -> Session:
+    async def _open(
+        self, access: Access, record: UploadRecord, start: int | None, algorithm: str
+    ) -> Session:
         def take() -> Session:
             return open_session(self._storage, record, start=start, algorithm=algorithm)
 
-        return await in_thread(RECEIVERS, take)
+        session = await in_thread(RECEIVERS, take)
+        try:
+            # The request before may have saved its progress just before it let go of the upload.
+            session.record = self._record(access, record.id)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     def _place(self, access: Access, digest: Digest) -> StoreKey:
         """Where the bytes go. Bytes that are there already are replaced by equal ones: a file that
