@@ -1,0 +1,60 @@
+"""Uploads on real storage and a real database, where two requests meet."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ocispec.digest import Digest
+from ocispec.distribution.name import RepositoryName
+from registry.content.uploads import Body, BlobUploads
+from registry.metadata.base import PULL, PUSH, Access
+from registry.metadata.database import open_metadata
+from registry.server.extensions import Sink
+from registry.storage.base import UploadStatus
+from registry.storage.disk import DiskStorage
+
+ACCESS = Access(RepositoryName("team/app"), "alice", frozenset({PULL, PUSH}))
+
+
+def body(data: bytes) -> Body:
+    async def give(sink: Sink) -> int:
+        await asyncio.to_thread(sink.write, memoryview(data))
+        return len(data)
+
+    return give
+
+
+class MeetingStorage(DiskStorage):
+    """Lets another request append a piece after the next one has read the upload's row."""
+
+    uploads: BlobUploads
+    loop: asyncio.AbstractEventLoop
+    piece = b""
+
+    def status(self, upload: str) -> UploadStatus:
+        piece, self.piece = self.piece, b""
+        if piece:
+            other = self.uploads.append(ACCESS, upload, body(piece), start=None, size=None)
+            asyncio.run_coroutine_threadsafe(other, self.loop).result(10)
+        return super().status(upload)
+
+
+async def test_a_request_that_waited_for_another_goes_on_where_that_one_ended(
+    tmp_path: Path,
+) -> None:
+    """A client that resumes at once meets the broken request's last words."""
+    metadata = open_metadata(tmp_path / "metadata.db")
+    try:
+        storage = MeetingStorage(str(tmp_path))
+        uploads = BlobUploads(metadata, storage, max_blob_bytes=1 << 20)
+        storage.uploads, storage.loop = uploads, asyncio.get_running_loop()
+        record = await uploads.begin(ACCESS)
+        storage.piece = b"first "
+        total = await uploads.append(ACCESS, record.id, body(b"second"), start=6, size=6)
+        assert total == 12
+        digest = Digest.of(b"first second")
+        blob = await uploads.finish(ACCESS, record.id, digest, None, start=None, size=None)
+        assert (blob.digest, blob.size) == (digest, 12)
+    finally:
+        metadata.close()
