@@ -17,7 +17,6 @@ and never again: a token may expire while a layer is being uploaded.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import secrets
 import time
@@ -297,7 +296,7 @@ def parse_basic(credentials: str) -> tuple[str, str]:
     """Name and password of Basic credentials. Raises: Unauthenticated."""
     try:
         text = base64.b64decode(credentials, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # not base64, not ASCII, or not UTF-8 inside
         raise Unauthenticated("the credentials are malformed") from error
     name, colon, password = text.partition(":")
     if not colon or len(name) > 255 or "\0" in text:

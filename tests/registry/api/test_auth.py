@@ -439,3 +439,12 @@ async def test_cve_2025_48374_no_secret_in_the_access_log(
     assert "GET /token 200" in logged
     for secret in (token, "SECRET", password_of("alice"), "Bearer", "Basic"):
         assert secret not in logged
+
+
+@pytest.mark.parametrize("header", [b"Basic \xe9\xe9", b"Basic %%", b"Basic", b"Basic 4pyTOg=="])
+async def test_malformed_credentials_are_wrong_credentials(
+    registry: Registry, header: bytes
+) -> None:
+    for path in ("/v2/", "/token", "/v2/team/app/tags/list"):
+        answer = await registry.anonymous.get(path, headers={b"authorization": header})
+        assert (answer.status_code, code_of(answer)) == (401, "UNAUTHORIZED"), path
