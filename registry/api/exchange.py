@@ -6,6 +6,7 @@ manifests run it ten thousand times a second.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.api.params import Query
 from registry.api.routes import Target
+from registry.server.errors import ClientStalled
+from registry.server.extensions import IDLE_S
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -112,6 +115,7 @@ class Exchange:
         """The whole body, or None if it is longer than `limit` bytes or never ended.
 
         A length announced above the limit is refused before a byte is read.
+        Raises: ClientStalled.
         """
         announced = self.content_length()
         if announced is not None and announced > limit:
@@ -119,7 +123,11 @@ class Exchange:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await self.receive()
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    message = await self.receive()
+            except TimeoutError:
+                raise ClientStalled(IDLE_S) from None
             if message["type"] == "http.disconnect":
                 return None
             part: bytes = message.get("body", b"")

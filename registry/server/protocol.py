@@ -175,6 +175,7 @@ class RegistryProtocol(HttpToolsProtocol):
             if framing is not None:
                 self.flow.pause_reading()
                 self._held = Intake(self, cycle, rest, framing)
+                cycle.transport = cast(Any, _LingeringTransport(self))
                 cast(Scope, cycle.scope)["extensions"][INTAKE] = self._held
                 return
         if rest and not self.transport.is_closing():
@@ -439,11 +440,10 @@ class Intake:
             self._protocol.give_up(cycle)
         else:
             cycle.keep_alive = False
-            cycle.transport = cast(Any, _LingeringTransport(self._protocol))
 
 
 class _LingeringTransport:
-    """What a cycle sees of the transport when its answer comes early: `close` lingers."""
+    """What the cycle of a held body sees of the transport: `close` before its end lingers."""
 
     def __init__(self, protocol: RegistryProtocol) -> None:
         self._protocol = protocol
@@ -455,7 +455,10 @@ class _LingeringTransport:
         return self._protocol.transport.is_closing()
 
     def close(self) -> None:
-        self._protocol.close_lingering()
+        if self._protocol._in_message:
+            self._protocol.close_lingering()
+        else:
+            self._protocol.transport.close()
 
 
 def _duplicate(transport: asyncio.Transport) -> int:

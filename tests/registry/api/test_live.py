@@ -502,3 +502,21 @@ def test_mistakes_with_users(server: Server, words: list[str], message: str) -> 
     ended = pyreg("--root", str(root_of(server)), *words)
     assert ended.returncode == 1
     assert message in ended.stderr
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_manifest_far_too_large_is_told_so_before_the_connection_ends(
+    server: Server, chunked: bool
+) -> None:
+    """CVE-2017-11468; closing with unread bytes would reset the connection over the answer."""
+    size = 24 << 20
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+    with connect(server) as sock:
+        sock.sendall(
+            f"PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: {BASIC}\r\n{framing}\r\n\r\n".encode()
+        )
+        piece = bytes(1 << 20)
+        for _ in range(size >> 20):
+            sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        assert sock.recv(64).startswith(b"HTTP/1.1 413 ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -307,3 +309,17 @@ async def test_deleting_can_be_switched_off_everywhere(start: Start) -> None:
             assert (await alice.get(f"{BASE}/v1")).content == raw
             location = (await alice.post("/v2/team/app/blobs/uploads/")).headers["location"]
             assert (await alice.delete(location)).status_code == 204
+
+
+async def test_a_client_that_stalls_in_a_manifest_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    monkeypatch.setattr("registry.api.exchange.IDLE_S", 0.1)
+
+    async def never_ends() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(5)
+
+    async with start() as registry, registry.basic("alice") as alice:
+        answer = await alice.put("/v2/team/app/manifests/v1", content=never_ends())
+        assert answer.status_code == 408

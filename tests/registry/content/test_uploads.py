@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ocispec.digest import Digest
 from ocispec.distribution.name import RepositoryName
-from registry.content.uploads import Body, BlobUploads
+from registry.content.uploads import BlobUploads, Body
 from registry.metadata.base import PULL, PUSH, Access
 from registry.metadata.database import open_metadata
 from registry.server.extensions import Sink
