@@ -97,6 +97,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             metadata=metadata,
             guard=Guard(
                 accounts=metadata.accounts,
+                account_now=metadata.hot.account,
                 passwords=passwords,
                 tokens=tokens,
                 policy=policy,

@@ -9,9 +9,10 @@ repository by bare name. Three kinds of callers:
 
 Unknown and forbidden repositories get the same answer: nobody learns by trying which exist.
 
-What was found out about a token or a password is remembered for a few seconds, so a removed,
-disabled or demoted account loses its rights that soon. Authorisation happens when a request starts
-and never again: a token may expire while a layer is being uploaded.
+What was found out about a token or a password is remembered for a few seconds, as long as the
+account stays what it was: that is asked for every request, so a removed, disabled or demoted
+account loses its rights with the next one. Authorisation happens when a request starts and never
+again: a token may expire while a layer is being uploaded.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from registry.auth.passwords import Passwords
 from registry.auth.policy import ANONYMOUS, CATALOG, REGISTRY, Policy, Subject
 from registry.auth.tokens import TokenExpired, TokenService, VerifiedToken
 from registry.errors import Denied, Unauthenticated
-from registry.metadata.base import Access, Accounts
+from registry.metadata.base import Access, Account, Accounts
 
-# How long a removed account can still act. A look-up takes a thread, so not for every request.
+# How long verified credentials are believed. A password costs milliseconds, a token microseconds.
 REMEMBER_S = 5.0
 _REMEMBERED = 4096
 # A token with a hundred scopes is verified each time, rather than kept in memory.
@@ -79,11 +80,13 @@ class Caller:
 
     token: what they hold; None if they came with a password or with nothing.
     is_expired: whether the token's time is over, so that it only serves uploads under way.
+    account: the subject's account as it was then; None for somebody without credentials.
     """
 
     subject: Subject
     token: VerifiedToken | None = None
     is_expired: bool = False
+    account: Account | None = None
 
 
 class Guard:
@@ -93,6 +96,7 @@ class Guard:
         self,
         *,
         accounts: Accounts,
+        account_now: Callable[[str], Account | None],
         passwords: Passwords,
         tokens: TokenService,
         policy: Policy,
@@ -100,6 +104,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._accounts = accounts
+        self._account_now = account_now
         self._passwords = passwords
         self._tokens = tokens
         self._policy = policy
@@ -213,7 +218,7 @@ class Guard:
         now = self._clock()
         key = header if header[:7] == b"Bearer " else self._hide(header)
         remembered = self._remembered.get(key)
-        if remembered is not None and now < remembered[0]:
+        if remembered is not None and now < remembered[0] and self._is_current(remembered[1]):
             caller = remembered[1]
             if caller.is_expired and not takes_expired:
                 raise self._expired(request, wanted)
@@ -246,22 +251,27 @@ class Guard:
                 token, is_expired, until = expired.token, True, now + REMEMBER_S
                 if time.time() > token.expires_at + UPLOAD_GRACE_S:
                     raise
-            return until, Caller(await self._subject(token.subject), token, is_expired)
+            return until, self._bearer(token, is_expired)
         if scheme.lower() == "basic":
             account = await log_in(self._accounts, self._passwords, *parse_basic(credentials))
             if account is None:
                 raise Unauthenticated("the user name or password is wrong")
-            return now + REMEMBER_S, Caller(Subject(account.name, account.role))
+            subject = Subject(account.name, account.role)
+            return now + REMEMBER_S, Caller(subject, account=account)
         raise Unauthenticated("log in with a token or a password")
 
-    async def _subject(self, name: str) -> Subject:
-        """The account behind a token, as it is now."""
-        if not name:
-            return ANONYMOUS
-        account = await self._accounts.find(name)
+    def _bearer(self, token: VerifiedToken, is_expired: bool) -> Caller:
+        """Who holds the token, with the account behind it as it is now."""
+        if not token.subject:
+            return Caller(ANONYMOUS, token, is_expired)
+        account = self._account_now(token.subject)
         if account is None or account.disabled:
             raise Unauthenticated("the account does not exist any more")
-        return Subject(account.name, account.role)
+        return Caller(Subject(account.name, account.role), token, is_expired, account)
+
+    def _is_current(self, caller: Caller) -> bool:
+        """Whether the account is still the same: not gone, no other role, no other password."""
+        return caller.account is None or caller.account == self._account_now(caller.subject.name)
 
     def _hide(self, header: bytes) -> bytes:
         return hmac.digest(self._key, header[: MAX_AUTHORIZATION + 1], "sha256")

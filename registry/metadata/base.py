@@ -254,6 +254,9 @@ class HotReads(Protocol):
     def upload(self, access: Access, upload: str) -> UploadRecord | None:
         """The upload if it belongs to this repository and this subject and has not expired."""
 
+    def account(self, name: str) -> Account | None:
+        """The account as it is now, disabled or not."""
+
     def close(self) -> None: ...
 
 

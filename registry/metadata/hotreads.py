@@ -18,6 +18,7 @@ from registry.metadata.base import (
     PULL,
     PUSH,
     Access,
+    Account,
     BlobRecord,
     ManifestRecord,
     Placement,
@@ -55,6 +56,8 @@ _UPLOAD = """
     FROM upload u JOIN repository r ON r.id = u.repository_id
     WHERE u.id = ? AND r.name = ? AND u.subject = ? AND u.expires_at > ?
 """
+
+_ACCOUNT = "SELECT name, password_hash, role, disabled, created_at FROM account WHERE name = ?"
 
 # Readers wait only while another process repairs the file after a crash.
 _BUSY_S = 1.0
@@ -113,6 +116,13 @@ class SqliteHotReads:
             _UPLOAD, (upload, access.name.text, access.subject, int(self._clock()))
         ).fetchone()
         return None if row is None else UploadRecord(*row)
+
+    def account(self, name: str) -> Account | None:
+        row = self._execute(_ACCOUNT, (name,)).fetchone()
+        if row is None:
+            return None
+        name, password_hash, role, disabled, created_at = row
+        return Account(name, password_hash, role, bool(disabled), created_at)
 
     def close(self) -> None:
         self._connection.close()

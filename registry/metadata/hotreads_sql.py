@@ -19,6 +19,7 @@ from registry.metadata.base import (
     PULL,
     PUSH,
     Access,
+    Account,
     BlobRecord,
     ManifestRecord,
     Placement,
@@ -26,7 +27,15 @@ from registry.metadata.base import (
     UploadRecord,
 )
 from registry.metadata.hotreads import placement_of
-from registry.metadata.tables import blob, manifest, repository, repository_blob, tag, upload
+from registry.metadata.tables import (
+    account,
+    blob,
+    manifest,
+    repository,
+    repository_blob,
+    tag,
+    upload,
+)
 from registry.metadata.transaction import digest_of, is_upload_id, optional_digest
 
 _named = repository.c.name == bindparam("name")
@@ -81,6 +90,14 @@ _UPLOAD = (
         upload.c.expires_at > bindparam("now"),
     )
 )
+
+_ACCOUNT = select(
+    account.c.name,
+    account.c.password_hash,
+    account.c.role,
+    account.c.disabled,
+    account.c.created_at,
+).where(account.c.name == bindparam("name"))
 
 
 class SqlHotReads:
@@ -139,6 +156,10 @@ class SqlHotReads:
             now=int(self._clock()),
         )
         return None if row is None else UploadRecord(*row)
+
+    def account(self, name: str) -> Account | None:
+        row = self._row(_ACCOUNT, name=name)
+        return None if row is None else Account(*row)
 
     def close(self) -> None:
         self._connection.close()

@@ -109,3 +109,16 @@ async def test_questions_use_indexes_only(registry):
         plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query, arguments)]
         assert all(step.startswith("SEARCH") for step in plan), (query, plan)
     connection.close()
+
+
+async def test_an_account_is_seen_as_it_is_now(registry):
+    accounts, hot = registry.metadata.accounts, registry.hot
+    assert hot.account("omri") is None
+    await accounts.add("omri", "hash", "writer")
+    assert hot.account("omri") == await accounts.find("omri")
+    await accounts.set_role("omri", "reader")
+    await accounts.set_disabled("omri", True)
+    seen = hot.account("omri")
+    assert (seen.role, seen.disabled) == ("reader", True)
+    await accounts.remove("omri")
+    assert hot.account("omri") is None
