@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from registry.app import open_database
+from registry.app import DATABASE, open_database
 from registry.auth.login import create_first_admin
 from registry.auth.passwords import Passwords
 from registry.errors import RegistryError
@@ -29,6 +29,15 @@ def make_directory(settings: Settings) -> None:
             f"cannot write to the data directory {path}: {error.strerror}",
             hint="choose another one with --root, or run as a user who may write there",
         ) from error
+
+
+def require_registry(settings: Settings) -> None:
+    """Raises: DataUnusable if there is no registry's data yet, as after a slip in the directory."""
+    if not (settings.data / DATABASE).exists():
+        raise DataUnusable(
+            f"there is no registry in {settings.data}",
+            hint="name another directory with --root, or start `pyreg serve` once",
+        )
 
 
 async def prepare(settings: Settings) -> str:

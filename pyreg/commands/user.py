@@ -1,7 +1,7 @@
 """`pyreg user`: who may log in to the registry of this machine.
 
 Works on the registry's database, so it needs no password, and takes effect in a running server
-within seconds.
+at once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LIST = Command(
 REMOVE = Command(
     name="user remove",
     usage="[OPTIONS] NAME",
-    summary="Remove a user; tokens end within seconds",
+    summary="Remove a user; tokens end at once",
     flags=WHERE,
     minimum=1,
     maximum=1,
@@ -66,7 +66,7 @@ def add(options: Options, context: Context) -> int:
     async def work(accounts: Accounts, passwords: Passwords) -> None:
         await accounts.add(name, await passwords.hash(password), role)
 
-    _on_accounts(options, context, work)
+    _on_accounts(options, context, work, begins_registry=True)
     context.console.out(f"Added {role} {name}")
     return 0
 
@@ -138,19 +138,27 @@ def _on_accounts(
     options: Options,
     context: Context,
     work: Callable[[Accounts, Passwords], Awaitable[None]],
+    *,
+    begins_registry: bool = False,
 ) -> None:
-    """Run `work` on the accounts of the registry that the options and the environment name."""
+    """Run `work` on the accounts of the registry that the options and the environment name.
+
+    A registry that does not exist yet is made if `begins_registry`, else it is an error.
+    """
     import asyncio
 
     from pyreg.registry_settings import registry_settings
     from registry.app import open_database
     from registry.auth.passwords import Passwords
-    from registry.first_start import make_directory
+    from registry.first_start import make_directory, require_registry
 
     settings = registry_settings(options, context, {})
+    if begins_registry:
+        make_directory(settings)
+    else:
+        require_registry(settings)
 
     async def run() -> None:
-        make_directory(settings)
         metadata = open_database(settings)
         passwords = Passwords()
         try:
@@ -174,7 +182,10 @@ def _new_password(options: Options, context: Context, name: str) -> str:
         return check_password(sys.stdin.readline(MAX_CHARACTERS + 2).rstrip("\r\n"))
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for a password; use --password-stdin")
-    password = check_password(context.console.ask_secret(f"Password for {name}: "))
-    if context.console.ask_secret("Again: ") != password:
-        raise UsageError("the two passwords differ")
+    try:
+        password = check_password(context.console.ask_secret(f"Password for {name}: "))
+        if context.console.ask_secret("Again: ") != password:
+            raise UsageError("the two passwords differ")
+    except EOFError:
+        raise UsageError("no password was given") from None
     return password

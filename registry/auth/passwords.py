@@ -31,6 +31,10 @@ def check_password(password: str) -> str:
             f"a password has {MIN_CHARACTERS} to {MAX_CHARACTERS} characters, "
             f"this one has {len(password)}"
         )
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise AccountInvalid("a password must be UTF-8 text") from None
     return password
 
 

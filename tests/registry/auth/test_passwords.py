@@ -74,7 +74,7 @@ async def test_a_megabyte_is_no_password_and_costs_nothing(passwords):
     assert not await passwords.verify(await passwords.hash("x"), "x" * 1_000_000)
 
 
-@pytest.mark.parametrize("password", ["", "short", "x" * 1025])
+@pytest.mark.parametrize("password", ["", "short", "x" * 1025, "not \udcff UTF-8"])
 def test_passwords_that_nobody_should_choose(password):
     with pytest.raises(AccountInvalid) as caught:
         check_password(password)
