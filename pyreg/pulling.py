@@ -66,7 +66,7 @@ def pull_image(
 
             if not quiet:
                 console.note(f"{reference.target}: Pulling from {reference.repository}")
-            return pull(
+            done = pull(
                 reference,
                 remotes.registry(reference.registry).repository(reference.repository),
                 store,
@@ -78,6 +78,15 @@ def pull_image(
                 attempts=remotes.options.attempts,
                 pause=remotes.transport.pause,
             )
+            notes = unpacking.left_out
     finally:
         if shown is not None:
             shown.close()
+    for what in notes:
+        console.note(left_out_note(what))
+    return done
+
+
+def left_out_note(what: str) -> str:
+    """The sentence about something of an image's layers that is not on disk."""
+    return f"Left out of the image: {what}"

@@ -6,6 +6,7 @@ with it, `run_detached` starts it under a monitor of its own; `Containers` finds
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -19,10 +20,9 @@ from runtime.container.logs import LogWriter
 from runtime.container.plan import CgroupView, plan_container
 from runtime.container.spec import Host, container_config
 from runtime.container.state import ContainerRecord
-from runtime.errors import ContainerError, EngineError
+from runtime.errors import ContainerError, EngineError, SystemCallFailed
 from runtime.images.store import LayerStore
 from runtime.linux import capabilities, seccomp
-from runtime.snapshots.overlay import OverlaySnapshotter
 from runtime.volumes import PreparedVolumes, prepare_volumes
 
 TYPE_CHECKING = False
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from runtime.container.state import ContainerState
     from runtime.linux.idmap import IdMaps
     from runtime.paths import Paths
+    from runtime.snapshots.base import MountPlan, Snapshotter
 
 
 @value
@@ -59,15 +60,31 @@ class Prepared:
 
 
 class Engine:
-    """One engine on one store. Making it touches nothing on disk."""
+    """One engine on one store. Making it touches nothing on disk.
 
-    def __init__(self, paths: Paths, *, rootless: bool) -> None:
+    `warn` is told what works less well on this host than it should.
+    """
+
+    def __init__(
+        self, paths: Paths, *, rootless: bool, warn: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.paths = paths
         self.rootless = rootless
         self.layers = LayerStore(paths)
-        self._snapshots = OverlaySnapshotter(self.layers, rootless=rootless)
+        self._warn = warn
         self._driver: CgroupDriver | None = None
-        self.containers = Containers(paths, self._snapshots, self.cgroups, self._as_owner)
+        self._snapshotter: Snapshotter | None = None
+        self.containers = Containers(paths, self.snapshots, self.cgroups)
+
+    def snapshots(self) -> Snapshotter:
+        """Overlay where it can be mounted, else copies; found once."""
+        if self._snapshotter is None:
+            from runtime.snapshots.probe import choose_snapshotter
+
+            self._snapshotter = choose_snapshotter(
+                self.layers, rootless=self.rootless, warn=self._warn
+            )
+        return self._snapshotter
 
     def cgroups(self) -> CgroupDriver:
         """The driver for this host's cgroups, found once."""
@@ -76,16 +93,6 @@ class Engine:
 
             self._driver = driver()
         return self._driver
-
-    def _as_owner(self, work: Callable[[], None]) -> None:
-        """Run a deletion with the rights over what containers wrote."""
-        maps = self._maps()
-        if maps is None:
-            work()
-            return
-        from runtime.container.namespaces import run_as_namespace_root
-
-        run_as_namespace_root(maps, work)
 
     def create(
         self, image: ImageConfig, options: RunOptions, *, image_name: str, image_id: str
@@ -121,9 +128,7 @@ class Engine:
             host.hostname if options.network == "host" else container_id[:12]
         )
         files = write_files(self.paths, container_id, options, hostname)
-        snapshot = self._snapshots.prepare(
-            container_id, image.diff_ids, volatile=options.auto_remove
-        )
+        snapshot = self._snapshot(container_id, image, volatile=options.auto_remove)
         cgroup = self.cgroups().create(container_id, options.limits)
         config = container_config(
             image,
@@ -164,6 +169,23 @@ class Engine:
         state = self.containers.create(record, config)
         return Prepared(record, state, plan, maps, cgroup, options.limits, device_rules(config))
 
+    def _snapshot(self, container_id: str, image: ImageConfig, *, volatile: bool) -> MountPlan:
+        """The container's root. Where layers have directories of other users of the namespace, it
+        can only be prepared by the namespace's root."""
+
+        def prepare() -> MountPlan:
+            return self.snapshots().prepare(container_id, image.diff_ids, volatile=volatile)
+
+        try:
+            return prepare()
+        except SystemCallFailed as error:
+            if not self.rootless or error.errno not in (errno.EPERM, errno.EACCES):
+                raise
+        from runtime.linux.userns import as_owner
+
+        as_owner(prepare)
+        return self.snapshots().mounts(container_id)
+
     def _view(self, cgroup: Cgroup) -> CgroupView:
         """What the init is told: v1 directories end in `<hierarchy>/pyreg/<id>`."""
         kind = self.cgroups().kind
@@ -186,15 +208,9 @@ class Engine:
     def _maps(self) -> IdMaps | None:
         if not self.rootless:
             return None
-        import pwd
-
         from runtime.linux import idmap
 
-        try:
-            name = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            name = ""
-        return idmap.of_this_user(name)
+        return idmap.of_caller()
 
     # -- running ---------------------------------------------------------------------------------
 

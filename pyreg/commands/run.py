@@ -80,7 +80,7 @@ def run(options: Options, context: Context) -> int:
 
     env = context.environment
     wanted = run_options(options, context)
-    engine = Engine(Paths(env.root, env.run), rootless=os.geteuid() != 0)
+    engine = Engine(Paths(env.root, env.run), rootless=os.geteuid() != 0, warn=context.console.warn)
     cidfile = options.text("cidfile")
     if cidfile and os.path.exists(cidfile):
         raise UsageError(
@@ -165,11 +165,15 @@ def _pull(name: str, platform: str, quiet: bool, context: Context) -> int:
 
 
 def _unpack(image: LocalImage, context: Context, engine: Engine) -> int:
+    from pyreg.pulling import left_out_note
     from pyreg.remotes import local_store
     from runtime.images.pull import ensure_layers
 
+    def note(what: str) -> None:
+        context.console.note(left_out_note(what))
+
     layout = local_store(context.environment).layout
-    ensure_layers(image, layout, engine.layers, rootless=engine.rootless)
+    ensure_layers(image, layout, engine.layers, rootless=engine.rootless, on_left_out=note)
     return 0
 
 

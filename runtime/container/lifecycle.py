@@ -46,21 +46,18 @@ _DEATH_S = 10.0  # a killed init may have to wait for its file system
 class Containers:
     """All containers of one engine.
 
-    `cgroups` gives the host's driver, looked for when needed. `as_owner` runs a deletion with the
-    rights over what containers wrote, where this process does not have them itself.
+    `snapshots` and `cgroups` give the host's drivers, looked for when needed.
     """
 
     def __init__(
         self,
         paths: Paths,
-        snapshots: Snapshotter,
+        snapshots: Callable[[], Snapshotter],
         cgroups: Callable[[], CgroupDriver],
-        as_owner: Callable[[Callable[[], None]], None] = lambda work: work(),
     ) -> None:
         self.paths = paths
         self._snapshots = snapshots
         self._cgroups = cgroups
-        self._as_owner = as_owner
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -265,13 +262,17 @@ class Containers:
         try:
             _remove_if_there(path)
         except PermissionError:
-            self._as_owner(lambda: _remove_if_there(path))
+            from runtime.linux.userns import as_owner
+
+            as_owner(lambda: _remove_if_there(path))
 
     def _remove_snapshot(self, container_id: str) -> None:
         try:
-            self._snapshots.remove(container_id)
+            self._snapshots().remove(container_id)
         except PermissionError:
-            self._as_owner(lambda: self._snapshots.remove(container_id))
+            from runtime.linux.userns import as_owner
+
+            as_owner(lambda: self._snapshots().remove(container_id))
 
     def _delete_rest(self, container_id: str) -> None:
         self._remove_snapshot(container_id)

@@ -23,9 +23,10 @@ import socket
 import sys
 
 from ocispec.digest import Digest
-from ocispec.value import value
+from ocispec.value import replace, value
 from runtime import errors
 from runtime.errors import EngineError, LayerError, StoreError
+from runtime.linux import idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from runtime.images.limits import Limits
     from runtime.images.store import LayerStore, PendingLayer
     from runtime.images.unpack import Rules
+    from runtime.linux.idmap import IdMaps
 
 _MESSAGE = 1 << 16
 _PR_SET_PDEATHSIG = 1
@@ -80,14 +82,22 @@ class UnpackPool:
         self.left_out: list[str] = []
         sys.stdout.flush()
         sys.stderr.flush()
-        self._pid = os.fork()
+        if rootless is None:
+            rootless = os.geteuid() != 0
+        maps = None
+        if rootless:
+            maps = idmap.of_caller() or idmap.single(os.getuid(), os.getgid())
+        if maps is None or maps.is_single:
+            self._pid = os.fork()
+        else:
+            from runtime.linux.userns import fork_as_root
+
+            self._pid = fork_as_root(maps)
         if self._pid == 0:
             status = 1
             try:
                 ours.close()
-                if rootless is None:
-                    rootless = os.geteuid() != 0
-                _Server(theirs, store, rootless=rootless, workers=count, limits=limits).serve()
+                _Server(theirs, store, rules=_rules(maps), workers=count, limits=limits).serve()
                 status = 0
             finally:
                 os._exit(status)
@@ -160,6 +170,18 @@ class UnpackPool:
         self.close()
 
 
+def _rules(maps: IdMaps | None) -> Rules:
+    """What the server may do with owners: `maps` are its user namespace's, None is root's own."""
+    from runtime.images.unpack import ROOT_RULES, ROOTLESS_RULES
+
+    if maps is None:
+        return ROOT_RULES
+    if maps.is_single:
+        return ROOTLESS_RULES
+    uids, gids = (sum(each.count for each in ranges) for ranges in (maps.uids, maps.gids))
+    return replace(ROOTLESS_RULES, keep_owners=True, uids=uids, gids=gids)
+
+
 class _Child:
     __slots__ = ("diff_id", "output", "pending", "pid")
 
@@ -178,17 +200,16 @@ class _Server:
         channel: socket.socket,
         store: LayerStore,
         *,
-        rootless: bool,
+        rules: Rules,
         workers: int,
         limits: Limits | None,
     ) -> None:
         from runtime.images.limits import Limits
-        from runtime.images.unpack import ROOT_RULES, ROOTLESS_RULES
 
         self._channel = channel
         self._store = store
         self._workers = workers
-        self._rules = ROOTLESS_RULES if rootless else ROOT_RULES
+        self._rules = rules
         self._limits = limits or Limits()
         self._queue: list[UnpackJob] = []
         self._children: dict[int, _Child] = {}  # by the descriptor their result comes from

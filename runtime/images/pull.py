@@ -48,11 +48,17 @@ def image_layers(manifest: ImageManifest, config: ImageConfig) -> tuple[ImageLay
 
 
 def ensure_layers(
-    image: LocalImage, layout: Layout, layers: LayerStore, *, rootless: bool | None = None
+    image: LocalImage,
+    layout: Layout,
+    layers: LayerStore,
+    *,
+    rootless: bool | None = None,
+    on_left_out: Callable[[str], None] = lambda _: None,
 ) -> tuple[Digest, ...]:
     """The diff ids of an image, the base first, with every layer unpacked in the store.
 
     What is missing is unpacked from the blobs; the calling process must have one thread then.
+    `on_left_out` is told, once each, what these layers have that is not on disk.
     Raises: LayerError and its kinds, NotEnoughSpace; LocalStoreError if a blob is missing too.
     """
     wanted = image_layers(image.manifest, image.config)
@@ -64,6 +70,8 @@ def ensure_layers(
             for layer in missing.values():
                 pool.submit(_job(layer, layout, UnpackJob))
             pool.finish()
+        for what in dict.fromkeys(pool.left_out):
+            on_left_out(what)
     return tuple(layer.diff_id for layer in wanted)
 
 

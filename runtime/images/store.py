@@ -163,7 +163,7 @@ class LayerStore:
                 return
             if short:
                 _unlink_if_there(f"{self.paths.root}/{short}")
-        remove_tree(doomed)
+        _remove(doomed)
 
     def in_snapshots(self) -> frozenset[str]:
         """The names of layers that any snapshot stands on."""
@@ -184,7 +184,7 @@ class LayerStore:
                 if TEMPORARY in entry and self._abandoned(f"{self.paths.layers}/{entry}"):
                     doomed.append(f"{self.paths.layers}/{entry}")
         for directory in doomed:
-            remove_tree(directory)
+            _remove(directory)
         with self.exclusive():
             dangling = [
                 link
@@ -299,7 +299,7 @@ class PendingLayer:
         """Delete what was unpacked so far. After a commit, or a second time, it does nothing."""
         if self._held >= 0:
             self._close()
-            remove_tree(self.directory)
+            _remove(self.directory)
 
     def __enter__(self) -> PendingLayer:
         return self
@@ -350,6 +350,16 @@ def raise_if_full(error: OSError, where: str) -> None:
     """Turn ENOSPC and EDQUOT into one clear error; leave any other to the caller."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise NotEnoughSpace(f"no space left under {where}: {os.strerror(error.errno)}") from error
+
+
+def _remove(directory: str) -> None:
+    """An ordinary user's layers may hold files of users that only their namespace knows."""
+    try:
+        remove_tree(directory)
+    except PermissionError:
+        from runtime.linux.userns import as_owner
+
+        as_owner(lambda: remove_tree(directory))
 
 
 def _unknown(diff_id: Digest) -> LayerUnknown:

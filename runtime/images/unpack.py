@@ -71,12 +71,15 @@ class Rules:
 
     keep_owners: give files to the archive's ids; else everything is ours, which a container with
         a single mapped id sees as root's.
+    uids, gids: how many ids there are, from 0 on; what belongs to others becomes root's.
     make_devices: make device nodes; else they are left out and counted.
     mark: the prefix of overlay's attributes, `trusted.overlay.` or, in a user namespace,
         `user.overlay.`
     """
 
     keep_owners: bool = True
+    uids: int = 1 << 32
+    gids: int = 1 << 32
     make_devices: bool = True
     mark: str = "trusted.overlay."
 
@@ -207,6 +210,10 @@ class Extractor:
         self._root.forget()
 
     def _place(self, entry: Entry) -> None:
+        if entry.uid >= self._rules.uids or entry.gid >= self._rules.gids:
+            entry.uid = entry.gid = 0
+            if self._rules.keep_owners:
+                self._skip("owner outside of the ids this user may map (see /etc/subuid)")
         path = clean_name(entry.name, self._limits)
         if not path:
             self._place_root(entry)

@@ -120,6 +120,19 @@ def of_this_user(name: str) -> IdMaps:
     )
 
 
+def of_caller() -> IdMaps | None:
+    """The maps for containers of this process's user; None for root, who needs no namespace."""
+    if os.geteuid() == 0:
+        return None
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = ""
+    return of_this_user(name)
+
+
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:

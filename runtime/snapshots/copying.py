@@ -110,7 +110,7 @@ class Merge:
 
     def __init__(self, implicit: frozenset[str], *, rootless: bool) -> None:
         self._implicit = implicit
-        self._rootless = rootless
+        self._own = (os.geteuid(), os.getegid())
         self._mark = "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
         # The first copy of a file with several links, kept open so that others can be linked to it.
         self._links: dict[tuple[int, int], str] = {}
@@ -209,7 +209,7 @@ class Merge:
     def _dress(self, source: int, target: int) -> None:
         """Owner, mode, attributes and times, in the order in which none undoes another."""
         state = os.fstat(source)
-        if not self._rootless:
+        if (state.st_uid, state.st_gid) != self._own:
             os.fchown(target, state.st_uid, state.st_gid)
         for name in os.listxattr(source):
             if not name.startswith(("trusted.overlay.", "user.overlay.")):
@@ -218,7 +218,7 @@ class Merge:
         os.utime(target, ns=(state.st_mtime_ns, state.st_mtime_ns))
 
     def _dress_nofollow(self, target: int, name: str, state: os.stat_result) -> None:
-        if not self._rootless:
+        if (state.st_uid, state.st_gid) != self._own:
             os.chown(name, state.st_uid, state.st_gid, dir_fd=target, follow_symlinks=False)
         times = (state.st_mtime_ns, state.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)

@@ -20,12 +20,13 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def restore_attributes(
-    upper: str, trees: Sequence[str], implicit: Sequence[frozenset[str]], *, keep_owners: bool
+    upper: str, trees: Sequence[str], implicit: Sequence[frozenset[str]]
 ) -> None:
     """Make in `upper` each directory that is implicit in the topmost tree that has it.
 
     `trees` and `implicit` go together, the base first; `upper` is new and nobody else's.
     """
+    own = (os.geteuid(), os.getegid())
     roots = [os.open(tree, _DIRECTORY) for tree in trees]
     try:
         wanted = {path for paths in implicit for path in paths}
@@ -42,7 +43,7 @@ def restore_attributes(
                     made[prefix] = state
         for path in sorted(made, reverse=True):
             state = made[path]
-            if keep_owners:
+            if (state.st_uid, state.st_gid) != own:
                 os.chown(f"{upper}/{path}", state.st_uid, state.st_gid)
             os.chmod(f"{upper}/{path}", state.st_mode & 0o7777)
             os.utime(f"{upper}/{path}", ns=(state.st_mtime_ns, state.st_mtime_ns))

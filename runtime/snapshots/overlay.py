@@ -45,7 +45,6 @@ class OverlaySnapshotter:
         self._store = store
         self._paths = store.paths
         self._options = _ROOTLESS_OPTIONS if rootless else _ROOT_OPTIONS
-        self._rootless = rootless
 
     def prepare(self, key: str, layers: tuple[Digest, ...], *, volatile: bool = False) -> MountPlan:
         """See `Snapshotter.prepare`."""
@@ -148,12 +147,12 @@ class OverlaySnapshotter:
             return
         trees = [f"{self._paths.layers}/{layer.name}/diff" for layer in stack]
         top = os.stat(trees[-1])
-        if not self._rootless:
+        if (top.st_uid, top.st_gid) != (os.geteuid(), os.getegid()):
             os.chown(upper, top.st_uid, top.st_gid)
         os.chmod(upper, top.st_mode & 0o7777)
         if any(layer.implicit for layer in stack):
             implicit = [frozenset(layer.implicit) for layer in stack]
-            restore_attributes(upper, trees, implicit, keep_owners=not self._rootless)
+            restore_attributes(upper, trees, implicit)
 
     def _allow_second_mount(self, key: str) -> None:
         """The kernel marks a volatile work directory; within one boot nothing was lost."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from runtime.linux import syscalls
-from runtime.snapshots.copying import CopyingSnapshotter
 from runtime.snapshots.overlay import OverlaySnapshotter
 from runtime.trees import remove_tree
 
@@ -36,6 +35,8 @@ def choose_snapshotter(
     problem = overlay_problem(store.paths, rootless=rootless)
     if not problem:
         return OverlaySnapshotter(store, rootless=rootless)
+    from runtime.snapshots.copying import CopyingSnapshotter
+
     warn(
         f"overlayfs cannot be mounted under {store.paths.root} ({problem}): "
         "every container gets a full copy of its image, which is slow and large"

@@ -68,10 +68,16 @@ class Pyreg:
             self.command(*words), env=self.environment, cwd="/", **self._identity, **options
         )
 
-    def load(self, name: str, tree: Mapping[str, str | bytes | None], *changes: str) -> None:
-        """Make an image of a tree; `changes` are Dockerfile instructions."""
+    def load(
+        self,
+        name: str,
+        tree: Mapping[str, str | bytes | None],
+        *changes: str,
+        owners: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> None:
+        """Make an image of a tree; `changes` are Dockerfile instructions, `owners` as `archive`."""
         words = [word for change in changes for word in ("--change", change)]
-        done = self("import", *words, "-", name, stdin=archive(tree))
+        done = self("import", *words, "-", name, stdin=archive(tree, owners))
         assert done.returncode == 0, done.stderr
 
     def load_busybox(self, name: str = "bb") -> None:

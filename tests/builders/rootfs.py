@@ -77,11 +77,18 @@ def busybox_tree() -> dict[str, str | bytes | None]:
     return tree
 
 
-def archive(tree: Mapping[str, str | bytes | None]) -> bytes:
-    """The tree as an uncompressed tar; everything belongs to root and may be executed."""
+def archive(
+    tree: Mapping[str, str | bytes | None], owners: Mapping[str, tuple[int, int, int]] | None = None
+) -> bytes:
+    """The tree as an uncompressed tar; everything belongs to root and may be executed, but what has
+    a uid, gid and mode in `owners`."""
     out = io.BytesIO()
     made: set[str] = set()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+
+        def own(entry: tarfile.TarInfo) -> None:
+            if owners and entry.name in owners:
+                entry.uid, entry.gid, entry.mode = owners[entry.name]
 
         def directory(path: str) -> None:
             parent = os.path.dirname(path)
@@ -92,6 +99,7 @@ def archive(tree: Mapping[str, str | bytes | None]) -> bytes:
             made.add(path)
             entry = tarfile.TarInfo(path)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if path == "tmp" else 0o755
+            own(entry)
             tar.addfile(entry)
 
         for path, content in tree.items():
@@ -102,6 +110,7 @@ def archive(tree: Mapping[str, str | bytes | None]) -> bytes:
                 directory(os.path.dirname(path))
             entry = tarfile.TarInfo(path)
             entry.mode = 0o755
+            own(entry)
             if isinstance(content, str) and content.startswith("->"):
                 entry.type, entry.linkname = tarfile.SYMTYPE, content[2:]
                 tar.addfile(entry)

@@ -38,7 +38,7 @@ def containers(tmp_path) -> Containers:
     paths = Paths(str(tmp_path / "root"), str(tmp_path / "run"))
     paths.create()
     snapshots = OverlaySnapshotter(LayerStore(paths))
-    return Containers(paths, snapshots, lambda: NoCgroups("none"))
+    return Containers(paths, lambda: snapshots, lambda: NoCgroups("none"))
 
 
 def make(containers: Containers, current: ContainerState, **changes: object) -> str:
