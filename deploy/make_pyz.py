@@ -24,9 +24,7 @@ def main() -> None:
             shutil.copytree(
                 CHECKOUT / package, stage / package, ignore=shutil.ignore_patterns("__pycache__")
             )
-        (stage / "__main__.py").write_text(
-            "import sys\nfrom pyreg.__main__ import main\nsys.exit(main())\n"
-        )
+        (stage / "__main__.py").write_text("from pyreg.__main__ import entry\n\nentry()\n")
         unfinished = TARGET.with_suffix(".part")
         zipapp.create_archive(
             stage, unfinished, interpreter="/usr/bin/env python3", compressed=True
