@@ -5,7 +5,9 @@ Everything is an argument; nothing here reads the environment or a file other th
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,10 +78,12 @@ def serve(
 
     Raises: CannotListen; whatever the application's lifespan raises ends in SystemExit(3).
     """
-    sock = _listen(options)
-    with sock:
-        server = make_server(application, options, on_ready)
-        server.run(sockets=[sock])
+    sockets = listen(options)
+    try:
+        make_server(application, options, on_ready).run(sockets=sockets)
+    finally:
+        for sock in sockets:
+            sock.close()
 
 
 def make_server(
@@ -157,16 +161,51 @@ def _loop(options: ServerOptions) -> Literal["asyncio", "uvloop"]:
     return "uvloop" if find_spec("uvloop") else "asyncio"
 
 
-def _listen(options: ServerOptions) -> socket.socket:
+def listen(options: ServerOptions) -> list[socket.socket]:
+    """A listening socket for every address of the host; `::` is IPv4 as well.
+
+    `localhost` is 127.0.0.1 and ::1, whatever the resolver says of it: clients may try either
+    first. An address that this machine does not have is left out as long as there is another.
+
+    Raises: CannotListen.
+    """
+    sockets: list[socket.socket] = []
+    port, absent = options.port, None
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.create_server(address[:2], family=family, backlog=options.backlog)
+        for family, address in _addresses(options):
+            try:
+                sock = socket.create_server(
+                    (address, port),
+                    family=family,
+                    backlog=options.backlog,
+                    dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
+                )
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+                continue
+            sock.setblocking(False)
+            sockets.append(sock)
+            port = sock.getsockname()[1]  # of port 0 the one that was free
+        if absent is not None and not sockets:
+            raise absent
     except OSError as error:
+        for sock in sockets:
+            sock.close()
+        # create_server adds the address to the text; it is named already.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotListen(
-            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}",
+            f"cannot listen on {options.host}:{options.port}: {reason or error}",
             hint="choose another host or port, or stop the program that has it",
         ) from error
-    sock.setblocking(False)
-    return sock
+    return sockets
+
+
+def _addresses(options: ServerOptions) -> list[tuple[int, str]]:
+    if options.host == "localhost":
+        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    found = socket.getaddrinfo(
+        options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((int(family), str(place[0])) for family, _, _, _, place in found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httptools
 import pytest
@@ -50,6 +52,54 @@ def test_a_taken_port_is_explained() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: Address"):
             serve(None, ServerOptions(port=port))
+
+
+def can_connect(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("localhost", {"127.0.0.1", "::1"}),
+        ("::", {"127.0.0.1", "::1"}),
+        ("127.0.0.1", {"127.0.0.1"}),
+    ],
+)
+def test_where_a_host_is_listened_on(host: str, reached: set[str]) -> None:
+    if not can_bind_ipv6():
+        pytest.skip("this machine has no IPv6 loopback")
+    sockets = run.listen(ServerOptions(host=host, port=0))
+    try:
+        port = sockets[0].getsockname()[1]
+        assert {name for name in ("127.0.0.1", "::1") if can_connect(name, port)} == reached
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def can_bind_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_localhost_without_ipv6_is_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_ipv6(address: tuple[str, int], **options: Any) -> socket.socket:
+        if options["family"] == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return create_server(address, **options)
+
+    create_server = socket.create_server
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    [only] = run.listen(ServerOptions(host="localhost", port=0))
+    only.close()
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
