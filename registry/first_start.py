@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -38,6 +39,24 @@ def require_registry(settings: Settings) -> None:
             f"there is no registry in {settings.data}",
             hint="name another directory with --root, or start `pyreg serve` once",
         )
+
+
+def upgrade_apart(settings: Settings) -> None:
+    """Create or upgrade the database in a child process, whose memory goes with it.
+
+    The migration tool would stay in the server's memory for good. Only a help: where it fails,
+    `prepare` does the same here and says why. To be called while there is one thread.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            make_directory(settings)
+            open_database(settings).close()
+            status = 0
+        finally:
+            os._exit(status)
+    os.waitpid(child, 0)
 
 
 async def prepare(settings: Settings) -> str:

@@ -36,7 +36,7 @@ def run(options: Options, context: Context) -> int:
     from pyreg.registry_settings import registry_settings
     from registry.app import create_app
     from registry.auth.login import FIRST_ADMIN
-    from registry.first_start import prepare
+    from registry.first_start import prepare, upgrade_apart
     from registry.server.run import Listening, ServerOptions, serve
 
     console = context.console
@@ -51,6 +51,8 @@ def run(options: Options, context: Context) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # A wrong byte from a client is answered to the client; it is no news for the operator.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    _allow_many_connections()
+    upgrade_apart(settings)
     password = asyncio.run(prepare(settings))
     if password:
         console.note(f"Created the user '{FIRST_ADMIN}' with the password  {password}")
@@ -74,3 +76,17 @@ def run(options: Options, context: Context) -> int:
     except SystemExit as stopped:  # uvicorn's way to say that the start failed; the log says why
         return 1 if stopped.code else 0
     return 0
+
+
+# A download is a connection, a duplicate of it and a file.
+_DESCRIPTORS = 65536
+
+
+def _allow_many_connections() -> None:
+    """Take the descriptors we may have: the usual 1024 are for programs that use select()."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
