@@ -116,6 +116,8 @@ def main(words: Sequence[str] | None = None) -> int:
         console.error(str(error), f"See '{called} --help'.")
         return max(failed, error.exit_status)
     except KeyboardInterrupt:
+        if console.stderr.isatty():
+            console.note("")  # the terminal has shown ^C: the shell's prompt starts a line
         return INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`pyreg images | head -1`); nothing of ours is wrong.

@@ -57,16 +57,23 @@ class Console:
         self.raw(format_table(headings, rows))
 
     def ask(self, question: str) -> str:
-        """A line from the person at the terminal."""
+        """A line from the person at the terminal; empty if they end the input (Ctrl-D)."""
         self.stderr.write(question)
         self.stderr.flush()
-        return sys.stdin.readline().rstrip("\r\n")
+        line = sys.stdin.readline()
+        if not line:
+            self.note("")  # no end of line was typed: what follows would stand behind the question
+        return line.rstrip("\r\n")
 
     def ask_secret(self, question: str) -> str:
         """The same without echo."""
         import getpass
 
-        return getpass.getpass(question, stream=self.stderr)
+        try:
+            return getpass.getpass(question, stream=self.stderr)
+        except EOFError:
+            self.note("")
+            return ""
 
 
 def format_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -71,11 +71,13 @@ def _credential(options: Options, context: Context, server: str) -> Credential:
     elif not sys.stdin.isatty():
         raise UsageError("Cannot perform an interactive login from a non TTY device")
     if not username:
-        username = console.ask(f"Username for {server}: ")
-    if not password:
+        username = console.ask(f"Username for {server}: ").strip()
+    if not username:
+        raise UsageError("a username is required")
+    if not password and not options.flag("password-stdin"):
         password = console.ask_secret("Password: ")
-    if not username or not password:
-        raise UsageError("username and password must not be empty")
+    if not password:
+        raise UsageError("a password is required")
     if ":" in username or not (username + password).isprintable():
         raise UsageError("the username must not contain ':', nor either of them control characters")
     return Credential(username=username, password=password)
