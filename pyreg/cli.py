@@ -11,7 +11,7 @@ from ocispec.value import value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
     FlagValue: TypeAlias = bool | int | str | tuple[str, ...]
@@ -66,6 +66,7 @@ class Command:
     maximum: int | None = 0  # most arguments; None is no limit
     interspersed: bool = True  # False: the first argument ends the flags, as for `run`
     details: str = ""  # further paragraphs of the help text
+    explain: Callable[[str], str] | None = None  # a sentence for a flag we lack on purpose, or ""
 
 
 class Options:
@@ -137,7 +138,8 @@ def parse(command: Command, words: Sequence[str]) -> Options | None:
             name, equals, given = word[2:].partition("=")
             found = by_name.get(name)
             if found is None:
-                raise FlagError(f"unknown flag: --{name}{_similar(name, by_name)}")
+                known = command.explain(name) if command.explain is not None else ""
+                raise FlagError(known or f"unknown flag: --{name}{_similar(name, by_name)}")
             if not equals:
                 given = "true" if found.kind == BOOL else take(found, word)
             _store(found, f"--{name}", given, values)
@@ -149,7 +151,8 @@ def parse(command: Command, words: Sequence[str]) -> Options | None:
                 if found is None and letter == "h":
                     found = HELP
                 if found is None:
-                    raise FlagError(f"unknown shorthand flag: '{letter}' in {word}")
+                    known = command.explain(letter) if command.explain is not None else ""
+                    raise FlagError(known or f"unknown shorthand flag: '{letter}' in {word}")
                 if found.kind == BOOL and not letters.startswith("="):
                     _store(found, f"-{letter}", "true", values)
                     continue

@@ -99,14 +99,11 @@ def row(one: Found, now: float, *, whole: bool) -> dict[str, Any]:
     from pyreg import human
 
     record, state = one
-    command = '"' + " ".join(record.command) + '"'
-    if not whole and len(command) > COMMAND_WIDTH:
-        command = command[: COMMAND_WIDTH - 2] + '…"'
     created = record.created_ns / 1e9
     return {
         "ID": record.id if whole else record.id[:12],
         "Image": record.image,
-        "Command": command,
+        "Command": quoted(record.command, 0 if whole else COMMAND_WIDTH),
         "RunningFor": human.ago(created, now),
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created)),
         "State": state.status,
@@ -119,6 +116,24 @@ def row(one: Found, now: float, *, whole: bool) -> dict[str, Any]:
         "LocalVolumes": str(len(record.anonymous_volumes)),
         "Size": "N/A",
     }
+
+
+def quoted(words: tuple[str, ...], width: int) -> str:
+    """A command line in docker's quotes, its inside cut to `width` letters; 0 is no limit."""
+    first, *others = words
+    text = " ".join([first, *(f"'{word}'" if " " in word else word for word in others)])
+    if width and len(text) > width:
+        text = text[: width - 1] + "…"
+    return '"' + "".join(_ESCAPES.get(letter) or _printed(letter) for letter in text) + '"'
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def _printed(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return f"\\x{ord(letter):02x}" if letter.isascii() else f"\\u{ord(letter):04x}"
 
 
 def status(state: ContainerState, now: float) -> str:
