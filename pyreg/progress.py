@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyreg.console import Console
 
 REDRAW_S = 0.08
+NUMBERS = len("99.9MB/99.9MB")
 MOVING = frozenset({states.DOWNLOADING, states.PUSHING, states.EXTRACTING})
 UP_AND_CLEAR = "\x1b[{}A\r\x1b[J"  # the cursor to the first line of ours, and nothing below it
 
@@ -101,7 +102,8 @@ def picture(short: str, state: str, done: int, total: int, width: int) -> str:
     line = f"{short}: {state}"
     if state in MOVING and total:
         numbers = f"{human.size(done)}/{human.size(total)}"
-        inside = min(50, width - len(line) - len(numbers) - 6)
+        # Numbers get the room of usual ones, so that the bars of all lines are equally long.
+        inside = min(50, width - len(line) - max(len(numbers), NUMBERS) - 6)
         if inside >= 8:
             filled = min(inside, inside * done // total)
             bar = "=" * filled if filled == inside else ("=" * filled + ">").ljust(inside)
@@ -110,9 +112,9 @@ def picture(short: str, state: str, done: int, total: int, width: int) -> str:
     return line[: max(width - 1, 1)]
 
 
-def display(console: Console) -> Bars | Lines:
-    """The one that suits where the console's messages go."""
-    return Bars(console) if console.stderr.isatty() else Lines(console)
+def display(console: Console, terminal: str = "") -> Bars | Lines:
+    """The one that suits where the console's messages go; `terminal` is its type, of TERM."""
+    return Bars(console) if console.stderr.isatty() and terminal != "dumb" else Lines(console)
 
 
 def _height(console: Console) -> int:

@@ -45,7 +45,7 @@ def pull_image(
     console, env = context.console, context.environment
     store = local_store(env)
     layers = LayerStore(Paths(env.root, env.run))
-    shown = None if quiet else display(console)
+    shown = None if quiet else display(console, env.variables.get("TERM", ""))
     progress = shown or Silence()
 
     def on_unpacked(layer: Descriptor) -> None:

@@ -70,7 +70,7 @@ def _push(reference: Reference, remotes: Remotes, context: Context, quiet: bool)
     from pyreg.remotes import local_store
 
     console = context.console
-    shown = None if quiet else display(console)
+    shown = None if quiet else display(console, context.environment.variables.get("TERM", ""))
     try:
         done = push(
             reference,

@@ -97,4 +97,13 @@ def test_the_display_follows_where_messages_go(terminal: bool) -> None:
         def isatty(self) -> bool:
             return terminal
 
-    assert isinstance(display(Console(io.StringIO(), Stream())), Bars if terminal else Lines)
+    console = Console(io.StringIO(), Stream())
+    assert isinstance(display(console, "xterm"), Bars if terminal else Lines)
+    assert isinstance(display(console, "dumb"), Lines)  # it cannot draw over a line
+
+
+def test_the_bars_of_all_lines_are_equally_long() -> None:
+    first, second = (
+        picture("a" * 12, states.DOWNLOADING, 1, total, 80) for total in (10**9, 160_500_000)
+    )
+    assert first.index("]") == second.index("]")
