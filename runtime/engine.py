@@ -227,6 +227,8 @@ class Engine:
 
         The container ends with this process. What it writes goes to `stdout` and `stderr`, and to
         its log unless it is removed at its end anyway.
+
+        Raises: EngineError, also when the container has ended but its output is lost: a full disk.
         """
         with monitor.SignalProxy(terminal=prepared.plan.terminal, enabled=pass_signals) as proxy:
             if prepared.plan.terminal:
@@ -240,7 +242,10 @@ class Engine:
             self.containers.collect()
             watch = monitor.Watch(started, self._log(prepared.record))
             watch.carry(streams)
-            return self._end(prepared.record, state, watch.run())
+            status = self._end(prepared.record, state, watch.run())
+            if watch.lost:
+                raise EngineError(watch.lost)
+            return status
 
     def _run_on_terminal(
         self, prepared: Prepared, proxy: monitor.SignalProxy, stdin: int | None, stdout: int
@@ -321,13 +326,15 @@ class Engine:
 
         def on_fork(pid: int) -> None:
             nonlocal state
-            prepared.cgroup.apply(prepared.limits)
-            prepared.cgroup.allow_devices(prepared.devices)
             state = self.containers.started(prepared.id, state, pid)
 
         cgroup_fd = prepared.cgroup.descriptor()
 
         try:
+            # Before there is a child: while the rules are written, the kernel denies the devices
+            # that it makes in its /dev.
+            prepared.cgroup.apply(prepared.limits)
+            prepared.cgroup.allow_devices(prepared.devices)
             started = launch(
                 prepared.plan,
                 stdio,

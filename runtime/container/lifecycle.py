@@ -23,9 +23,15 @@ import time
 from ocispec.value import replace
 from runtime.container import names, state
 from runtime.container.state import ContainerRecord, ContainerState
-from runtime.errors import ContainerError, ContainerUnknown, EngineError, StoreUnreadable
+from runtime.errors import (
+    ContainerError,
+    ContainerUnknown,
+    EngineError,
+    NameInUse,
+    StoreUnreadable,
+)
 from runtime.linux.pidfd import ProcessHandle, boot_id
-from runtime.paths import TEMPORARY, make_private_directory
+from runtime.paths import TEMPORARY
 from runtime.trees import remove_tree
 from runtime.volumes import anonymous_volumes
 
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 
 KILLED = 137  # 128 + SIGKILL: what a container without a supervisor ended with
 _GONE = TEMPORARY + "removed"
+_MAKING = TEMPORARY + "making"
 _DEATH_S = 10.0  # a killed init may have to wait for its file system
 
 
@@ -58,6 +65,7 @@ class Containers:
         self.paths = paths
         self._snapshots = snapshots
         self._cgroups = cgroups
+        self._making: tuple[str, int] | None = None  # the container being made, and its lock
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -105,17 +113,25 @@ class Containers:
         """A directory of a new id and the name taken for it: (id, name)."""
         container_id = names.new_id()
         # First of all, as `collect` looks only at containers that have one.
-        make_private_directory(self.paths.container_run(container_id))
+        self._begin_making(container_id)
         try:
             os.mkdir(self.paths.container(container_id), 0o700)
             if name:
-                names.take_name(self.paths, name, container_id)
+                self._take_name(name, container_id)
             else:
                 name = names.take_any_name(self.paths, container_id)
         except BaseException:
             self.discard(container_id)
             raise
         return container_id, name
+
+    def _take_name(self, name: str, container_id: str) -> None:
+        try:
+            names.take_name(self.paths, name, container_id)
+        except NameInUse:
+            if not self.collect():  # it may be the name of what a killed process left
+                raise
+            names.take_name(self.paths, name, container_id)
 
     def create(self, record: ContainerRecord, config: Config) -> ContainerState:
         """Write down a reserved container; it exists from here on, watched by this process.
@@ -132,7 +148,24 @@ class Containers:
         )
         made = self.take_over(record.id, ContainerState(state.CREATED))
         state.write_record(self.paths, record, sync=sync)
+        self._end_making(record.id)
         return made
+
+    def _begin_making(self, container_id: str) -> None:
+        """Make the run directory, locked before it can be seen: the lock goes with this process,
+        so that `collect` knows at once what a killed one was making."""
+        final = self.paths.container_run(container_id)
+        os.mkdir(final + _MAKING, 0o700)
+        held = os.open(final + _MAKING, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._making = (container_id, held)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.rename(final + _MAKING, final)
+
+    def _end_making(self, container_id: str) -> None:
+        if self._making is not None and self._making[0] == container_id:
+            fcntl.flock(self._making[1], fcntl.LOCK_UN)  # what was forked meanwhile has it, too
+            os.close(self._making[1])
+            self._making = None
 
     def take_over(self, container_id: str, current: ContainerState) -> ContainerState:
         """Record this process as the supervisor."""
@@ -163,6 +196,7 @@ class Containers:
 
     def discard(self, container_id: str) -> None:
         """Remove whatever was made for a container that was not written down."""
+        self._end_making(container_id)
         for name in names.names_of(self.paths, container_id):
             names.release_name(self.paths, name, container_id)
         self._drop_cgroups(container_id)
@@ -298,17 +332,29 @@ class Containers:
             candidates = os.listdir(self.paths.run_containers)
         except FileNotFoundError:
             return 0
+        marker = f"{self.paths.run}/boot"
+        sweeping = _read_text(marker) != boot_id()
         lock = os.open(self.paths.run_containers, os.O_RDONLY | os.O_CLOEXEC)
         collected = 0
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sweeping:
+                candidates = self._all_on_disk()
             for container_id in candidates:
                 collected += self._collect_one(container_id)
+            if sweeping:
+                with open(marker, "w", encoding="ascii") as file:
+                    file.write(boot_id())
         except BlockingIOError:
             pass  # somebody else is at it
         finally:
             os.close(lock)
         return collected
+
+    def _all_on_disk(self) -> list[str]:
+        """Whatever has a directory: the run directory did not survive the machine's last end."""
+        found = set(os.listdir(self.paths.containers)) | set(os.listdir(self.paths.run_containers))
+        return sorted({name.removesuffix(_GONE) for name in found})
 
     def _collect_one(self, container_id: str) -> bool:
         try:
@@ -335,18 +381,27 @@ class Containers:
 
     def _collect_unrecorded(self, container_id: str) -> bool:
         """A container that was never written down, or is out of sight already."""
+        path = self.paths.container_run(container_id)
         try:
-            age_s = time.time() - os.stat(self.paths.container_run(container_id)).st_mtime
+            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        removing = os.path.isdir(self.paths.container(container_id) + _GONE)
-        if age_s < _MAKING_S and not removing:
+        try:
+            if not os.path.isdir(self.paths.container(container_id) + _GONE):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.endswith(_MAKING) and time.time() - os.fstat(held).st_mtime < _MAKING_S:
+                return False  # about to be locked
+            if os.path.exists(self.paths.container_record(container_id)):
+                return False  # written down since we looked
+            self.discard(container_id)
+            return True
+        except BlockingIOError:
             return False  # being made right now
-        self.discard(container_id)
-        return True
+        finally:
+            os.close(held)
 
 
-_MAKING_S = 60.0  # making a container takes milliseconds; a volume's copy is not part of it
+_MAKING_S = 60.0  # between making a directory and locking it
 
 
 def _orphaned(found: ContainerState) -> ContainerState:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import shutil
 
 import pytest
 
@@ -117,6 +119,18 @@ def test_one_being_made_is_not_collected_and_not_listed(containers: Containers) 
     assert len(os.listdir(containers.paths.containers)) == 1
 
 
+def test_what_a_killed_process_was_making_is_collected_at_once(containers: Containers) -> None:
+    pid = os.fork()
+    if pid == 0:
+        containers.reserve("web")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    container_id, name = containers.reserve("web")  # its name is free again
+    assert name == "web"
+    assert os.listdir(containers.paths.containers) == [container_id]
+    assert os.listdir(containers.paths.run_containers) == [container_id]
+
+
 def test_running_containers_are_not_removed(containers: Containers) -> None:
     container_id = make(containers, running(True))
     with pytest.raises(ContainerError, match="container is running"):
@@ -156,3 +170,30 @@ def test_one_damaged_container_does_not_hide_the_others(containers: Containers) 
     containers.remove("other", force=True)
     assert containers.paths.container(damaged) not in os.listdir(containers.paths.containers)
     assert os.listdir(containers.paths.names) == ["web"]
+
+
+def _reboot(containers: Containers) -> None:
+    """The run directory lies on a tmpfs."""
+    shutil.rmtree(containers.paths.run)
+    containers.paths.create()
+
+
+def test_after_a_reboot_everything_is_looked_at_once(containers: Containers) -> None:
+    kept = make(containers, replace(running(True), boot="another"))
+    with_rm = make_named(containers, "gone", replace(running(True), boot="another"))
+    half, _ = containers.reserve("half")  # its record was never written
+    _reboot(containers)
+    assert containers.collect() == 3
+    assert state.read_state(containers.paths, kept).status == state.EXITED
+    assert not os.path.exists(containers.paths.container(with_rm))
+    assert not os.path.exists(containers.paths.container(half))
+    assert sorted(os.listdir(containers.paths.names)) == ["web"]
+    assert containers.collect() == 0
+
+
+def make_named(containers: Containers, wanted: str, current: ContainerState) -> str:
+    container_id, name = containers.reserve(wanted)
+    record = replace(RECORD, id=container_id, name=name, auto_remove=True, anonymous_volumes=())
+    state.write_record(containers.paths, record, sync=False)
+    state.write_state(containers.paths, container_id, current)
+    return container_id
