@@ -141,7 +141,7 @@ def add_blob(
 ) -> BlobRecord:
     """What `Blobs.add` says, inside a transaction."""
     key = str(digest)
-    tx.connection.execute(
+    inserted = tx.connection.execute(
         insert(tx, blob)
         .values(
             digest=key,
@@ -154,9 +154,10 @@ def add_blob(
             lease_until=tx.now + tx.terms.lease_s,
         )
         .on_conflict_do_nothing()
+        .returning(*_COLUMNS)
     )
     query = select(*_COLUMNS).where(blob.c.digest == key).with_for_update()
-    row = tx.connection.execute(query).mappings().one()
+    row = inserted.mappings().first() or tx.connection.execute(query).mappings().one()
     if row["state"] != LIVE:
         # The bytes of an older generation may be swept at any moment; only new ones count.
         if generation != row["generation"]:
@@ -190,9 +191,10 @@ def _link(tx: Transaction, access: Access, row: RowMapping | None) -> BlobRecord
         .on_conflict_do_nothing()
     )
     lease_until = max(row["lease_until"], tx.now + tx.terms.lease_s)
-    tx.connection.execute(
-        update(blob).where(blob.c.digest == row["digest"]).values(lease_until=lease_until)
-    )
+    if lease_until > row["lease_until"]:
+        tx.connection.execute(
+            update(blob).where(blob.c.digest == row["digest"]).values(lease_until=lease_until)
+        )
     if row["unreferenced_since"] is not None:
         review_blobs(tx, [row["digest"]], due_at=lease_until, event="blob added")
     return _record(row, lease_until=lease_until)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+
+import pytest
 
 from ocispec.digest import Digest
 from ocispec.distribution.name import RepositoryName
-from registry.content.uploads import BlobUploads, Body
+from registry.content.uploads import SMALL, BlobUploads, Body
 from registry.metadata.base import PULL, PUSH, Access
 from registry.metadata.database import open_metadata
 from registry.server.extensions import Sink
 from registry.storage.base import UploadStatus
 from registry.storage.disk import DiskStorage
 
+DAY = 24 * 3600
 ACCESS = Access(RepositoryName("team/app"), "alice", frozenset({PULL, PUSH}))
 
 
@@ -41,9 +45,10 @@ class MeetingStorage(DiskStorage):
 
 
 async def test_a_request_that_waited_for_another_goes_on_where_that_one_ended(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that resumes at once meets the broken request's last words."""
+    monkeypatch.setattr("registry.content.uploads.SMALL", 0)
     metadata = open_metadata(tmp_path / "metadata.db")
     try:
         storage = MeetingStorage(str(tmp_path))
@@ -56,5 +61,30 @@ async def test_a_request_that_waited_for_another_goes_on_where_that_one_ended(
         digest = Digest.of(b"first second")
         blob = await uploads.finish(ACCESS, record.id, digest, None, start=None, size=None)
         assert (blob.digest, blob.size) == (digest, 12)
+    finally:
+        metadata.close()
+
+
+@pytest.mark.parametrize(("age_s", "writes"), [(0, 0), (4 * DAY, 1)])
+async def test_small_pieces_write_the_row_only_to_make_it_live_longer(
+    tmp_path: Path, age_s: int, writes: int
+) -> None:
+    """An upload that gets a little every few days must not expire meanwhile."""
+    now = time.time() - age_s
+    metadata = open_metadata(tmp_path / "metadata.db", clock=lambda: now)
+    try:
+        uploads = BlobUploads(metadata, DiskStorage(str(tmp_path)), max_blob_bytes=1 << 30)
+        begun = await uploads.begin(ACCESS)
+        now += age_s
+        await uploads.append(ACCESS, begun.id, body(b"a"), start=None, size=None)
+        row = metadata.hot.upload(ACCESS, begun.id)
+        assert row is not None
+        assert (row.offset, row.expires_at) == (writes, begun.expires_at + writes * age_s)
+        large = bytes(SMALL)
+        await uploads.append(ACCESS, begun.id, body(large), start=1, size=None)
+        row = metadata.hot.upload(ACCESS, begun.id)
+        assert row is not None
+        assert row.offset == SMALL + 1
+        await uploads.finish(ACCESS, begun.id, Digest.of(b"a" + large), None, start=None, size=None)
     finally:
         metadata.close()
