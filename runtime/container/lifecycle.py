@@ -366,6 +366,8 @@ class Containers:
             return self._collect_unrecorded(container_id)
         except StoreUnreadable:
             return False  # somebody has to look at it, and `ps` says so
+        if current.status == state.CREATED and current.supervisor is None:
+            return False  # its start failed, and that is written down
         if current.init is not None and current.boot == boot_id():
             current.init.signal(signal.SIGKILL)
             current.init.wait(_DEATH_S)

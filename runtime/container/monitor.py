@@ -10,6 +10,7 @@ say). Pipes carry the bytes instead. Only what is a pipe already is handed over 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -100,7 +101,10 @@ class Streams:
 
 
 class Watch:
-    """The loop over everything one container does, until its end."""
+    """The loop over everything one container does, until its end.
+
+    `lost` says afterwards why output could not be passed on, if not because nobody read any more.
+    """
 
     def __init__(self, started: Started, log: LogWriter | None) -> None:
         self._started = started
@@ -108,6 +112,7 @@ class Watch:
         self._poll = select.poll()
         self._actions: dict[int, Callable[[], None]] = {}
         self._ended = False
+        self.lost = ""
         self._outputs = 0
         self._pending_input = b""
 
@@ -185,7 +190,10 @@ class Watch:
                 return
             if self._log is not None:
                 self._log.write(stream, chunk)
-            if own_target is not None and not _write_all(own_target, chunk):
+            problem = _write_all(own_target, chunk) if own_target is not None else 0
+            if problem:
+                if problem != errno.EPIPE and problem != errno.EIO:  # EIO: the terminal is gone
+                    self.lost = self.lost or f"cannot write {stream}: {os.strerror(problem)}"
                 own_target = None  # our reader went away; the container and its log go on
                 if self._log is None:
                     self._drop(source)
@@ -237,17 +245,17 @@ class Watch:
         self._add(source, select.POLLIN, take)
 
 
-def _write_all(fd: int, data: bytes) -> bool:
-    """False when nobody reads any more. Waits for a slow reader, as a shell's pipeline does."""
+def _write_all(fd: int, data: bytes) -> int:
+    """0, or errno if it cannot be written. Waits for a slow reader, as a shell's pipeline does."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:  # somebody else made our stdout non-blocking
             select.select([], [fd], [])
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error.errno or errno.EIO
+    return 0
 
 
 class SignalProxy:

@@ -181,19 +181,24 @@ def _reboot(containers: Containers) -> None:
 def test_after_a_reboot_everything_is_looked_at_once(containers: Containers) -> None:
     kept = make(containers, replace(running(True), boot="another"))
     with_rm = make_named(containers, "gone", replace(running(True), boot="another"))
+    failed = make_named(containers, "failed", ContainerState(state.CREATED), auto_remove=False)
     half, _ = containers.reserve("half")  # its record was never written
     _reboot(containers)
     assert containers.collect() == 3
     assert state.read_state(containers.paths, kept).status == state.EXITED
     assert not os.path.exists(containers.paths.container(with_rm))
     assert not os.path.exists(containers.paths.container(half))
-    assert sorted(os.listdir(containers.paths.names)) == ["web"]
+    assert containers.state(failed).status == state.CREATED
+    assert sorted(os.listdir(containers.paths.names)) == ["failed", "web"]
     assert containers.collect() == 0
 
 
-def make_named(containers: Containers, wanted: str, current: ContainerState) -> str:
+def make_named(
+    containers: Containers, wanted: str, current: ContainerState, *, auto_remove: bool = True
+) -> str:
     container_id, name = containers.reserve(wanted)
-    record = replace(RECORD, id=container_id, name=name, auto_remove=True, anonymous_volumes=())
+    changes = {"auto_remove": auto_remove, "anonymous_volumes": ()}
+    record = replace(RECORD, id=container_id, name=name, **changes)
     state.write_record(containers.paths, record, sync=False)
     state.write_state(containers.paths, container_id, current)
     return container_id
