@@ -44,10 +44,10 @@ def run(options: Options, context: Context) -> int:
     if tail != "all" and not tail.removeprefix("-").isdigit():
         raise UsageError(f'invalid argument "{tail}" for "-n, --tail" flag')
     since, until = _moment(options.text("since")), _moment(options.text("until"))
-    position = os.path.getsize(path) if os.path.exists(path) else 0
+    end = logs.open_end(path)
     everything = tail == "all" or tail.startswith("-")
     entries: Iterable[Entry] = (
-        logs.read_log(path) if everything else logs.read_tail(path, int(tail))
+        logs.read_log(path, end) if everything else logs.read_tail(path, int(tail), end)
     )
     show = _Printer(context, since, until, options.flag("timestamps"))
     for entry in entries:
@@ -59,8 +59,9 @@ def run(options: Options, context: Context) -> int:
         except FileNotFoundError:
             return False
 
-    if options.flag("follow") and os.path.exists(path):
-        for entry in logs.follow(path, is_running, position=position):
+    if options.flag("follow") and end is not None:
+        context.console.stdout.flush()
+        for entry in logs.follow(path, is_running, end=end):
             show(entry)
             context.console.stdout.flush()
     return 0

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from runtime.container.options import RunOptions
     from runtime.engine import Engine
 
+
+def _explain(flag: str) -> str:
+    from pyreg.unsupported import run_flag
+
+    return run_flag(flag)
+
+
 COMMAND = Command(
     name="run",
     usage="[OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -71,6 +78,7 @@ COMMAND = Command(
     minimum=1,
     maximum=None,
     interspersed=False,
+    explain=_explain,
 )
 
 
@@ -214,6 +222,9 @@ def run_options(options: Options, context: Context) -> RunOptions:
     on_terminal = options.flag("tty") and options.flag("interactive")
     if on_terminal and not options.flag("detach") and not os.isatty(0):
         raise UsageError("the input device is not a TTY")
+    stop_signal = options.text("stop-signal")
+    if stop_signal and not o.is_signal(stop_signal):
+        raise UsageError(f"invalid signal: {stop_signal}")
     network = options.text("network") or options.text("net") or "none"
     memory = options.text("memory")
     swap = options.text("memory-swap")
@@ -251,7 +262,7 @@ def run_options(options: Options, context: Context) -> RunOptions:
         shm_bytes=o.parse_bytes(options.text("shm-size")) if options.text("shm-size") else 0,
         extra_hosts=tuple(o.parse_extra_host(text) for text in options.texts("add-host")),
         labels=tuple(o.parse_label(text) for text in options.texts("label")),
-        stop_signal=options.text("stop-signal"),
+        stop_signal=stop_signal,
         limits=limits,
         tty=options.flag("tty"),
         interactive=options.flag("interactive"),

@@ -16,6 +16,7 @@ from ocispec.value import value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
 STREAMS = ("stdout", "stderr")
 CUT = 16 << 10
@@ -151,24 +152,49 @@ class LogWriter:
         os.close(self._fd)
 
 
-def read_log(path: str) -> Iterator[Entry]:
-    """Every entry, oldest first, rotated files included. A missing log is an empty one."""
+def open_end(path: str) -> BinaryIO | None:
+    """The log being written, open at its present end: up to there `read_log`, from there `follow`.
+
+    None if there is none. The caller closes it.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115  the caller's
+    except FileNotFoundError:
+        return None
+    file.seek(0, os.SEEK_END)
+    return file
+
+
+def read_log(path: str, end: BinaryIO | None = None) -> Iterator[Entry]:
+    """Every entry, oldest first, rotated files included. A missing log is an empty one.
+
+    With `end`, those before it, also when the log is rotated meanwhile.
+    """
+    last = os.fstat(end.fileno()).st_ino if end is not None else None
     names = [f"{path}.{number}" for number in range(MAX_FILES - 1, 0, -1)] + [path]
     for name in names:
         try:
             with open(name, "rb") as file:
+                is_last = os.fstat(file.fileno()).st_ino == last
+                left = end.tell() if end is not None and is_last else None
                 for line in file:
+                    if left is not None:
+                        left -= len(line)
+                        if left < 0:
+                            return
                     entry = parse_entry(line)
                     if entry is not None:
                         yield entry
+                if is_last:
+                    return
         except FileNotFoundError:
             continue
 
 
-def read_tail(path: str, count: int) -> list[Entry]:
-    """The last `count` entries, in order."""
+def read_tail(path: str, count: int, end: BinaryIO | None = None) -> list[Entry]:
+    """The last `count` entries, in order; `end` as in `read_log`."""
     kept: list[Entry] = []
-    for entry in read_log(path):
+    for entry in read_log(path, end):
         kept.append(entry)
         if len(kept) > 2 * count + 1024:
             del kept[:-count]
@@ -176,14 +202,13 @@ def read_tail(path: str, count: int) -> list[Entry]:
 
 
 def follow(
-    path: str, is_running: Callable[[], bool], *, position: int, interval_s: float = 0.05
+    path: str, is_running: Callable[[], bool], *, end: BinaryIO, interval_s: float = 0.05
 ) -> Iterator[Entry]:
-    """Entries written from byte `position` of the log on, until the container has ended.
+    """Entries written from `end` on, which it closes, until the container has ended.
 
     Asks the file every `interval_s`; a rotation in between is noticed by the file's number.
     """
-    file = open(path, "rb")  # noqa: SIM115  replaced at each rotation
-    file.seek(position)
+    file = end  # replaced at each rotation
     rest = b""
     try:
         while True:

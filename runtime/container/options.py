@@ -133,6 +133,15 @@ def check_volume_name(name: str) -> None:
         )
 
 
+def is_signal(text: str) -> bool:
+    """A signal's number, or its name with or without SIG."""
+    if text.isascii() and text.isdigit():
+        return len(text) < 3 and 0 < int(text) < 65
+    import signal
+
+    return "SIG" + text.upper().removeprefix("SIG") in signal.Signals.__members__
+
+
 _TMPFS_FLAGS = frozenset(
     ("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "noatime", "sync")
 )

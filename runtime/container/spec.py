@@ -149,6 +149,7 @@ def container_config(
             namespaces=_namespaces(options, host),
             uid_mappings=host.uid_mappings,
             gid_mappings=host.gid_mappings,
+            sysctl=_sysctl(options, host),
             device_rules=PRIVILEGED_DEVICE_RULES if options.privileged else DEVICE_RULES,
             masked_paths=(
                 () if options.privileged else (*MASKED_PATHS, *sorted(host.thermal_throttle))
@@ -199,6 +200,15 @@ def _namespaces(options: RunOptions, host: Host) -> tuple[Namespace, ...]:
     if host.rootless:
         kinds.insert(0, "user")
     return tuple(Namespace(kind) for kind in kinds)
+
+
+def _sysctl(options: RunOptions, host: Host) -> tuple[tuple[str, str], ...]:
+    """Docker's two: any user of a network namespace of its own may take low ports, and ping."""
+    if options.network == "host":
+        return ()
+    ports = (("net.ipv4.ip_unprivileged_port_start", "0"),)
+    # The range is of ids that must exist, which a user namespace's may not.
+    return ports if host.rootless else (*ports, ("net.ipv4.ping_group_range", "0 2147483647"))
 
 
 def _mounts(

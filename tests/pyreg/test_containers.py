@@ -12,6 +12,7 @@ from pyreg.__main__ import Context
 from pyreg.commands import logs, ps, run
 from pyreg.console import Console
 from pyreg.environment import read
+from pyreg.unsupported import RUN
 from runtime.container.state import ContainerRecord, ContainerState
 from runtime.errors import EngineError
 
@@ -60,6 +61,8 @@ def test_limits() -> None:
         ["-m", "1k", "i"],
         ["--env-file", "/nonexistent", "i"],
         ["--network", "bridge", "i"],
+        ["--stop-signal", "FOO", "i"],
+        ["--stop-signal", "99999", "i"],
         ["-v", "relative", "i"],
         ["--publish", "80:80", "i"],
         [],
@@ -69,6 +72,48 @@ def test_limits() -> None:
 def test_refused(words: list[str]) -> None:
     with pytest.raises((cli.UsageError, EngineError)):
         options(*words)
+
+
+# The whole list of `docker run --help`, but for `help`.
+DOCKER_FLAGS = """
+add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent
+cgroupns cidfile cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime
+cpu-shares cpus cpuset-cpus cpuset-mems detach detach-keys device device-cgroup-rule
+device-read-bps device-read-iops device-write-bps device-write-iops dns dns-option dns-search
+domainname entrypoint env env-file expose gpus group-add health-cmd health-interval
+health-retries health-start-interval health-start-period health-timeout hostname init
+interactive io-maxbandwidth io-maxiops ip ip6 ipc isolation label label-file link link-local-ip
+log-driver log-opt mac-address memory memory-reservation memory-swap memory-swappiness mount
+name network network-alias no-healthcheck oom-kill-disable oom-score-adj pid pids-limit platform
+privileged publish publish-all pull quiet read-only restart rm runtime security-opt shm-size
+sig-proxy stop-signal stop-timeout storage-opt sysctl tmpfs tty ulimit use-api-socket user
+userns uts volume volume-driver volumes-from workdir
+"""
+
+
+def test_every_flag_of_docker_is_there_or_refused_by_name() -> None:
+    ours = {flag.name for flag in run.COMMAND.flags}
+    assert [name for name in DOCKER_FLAGS.split() if name not in ours | set(RUN)] == []
+    assert ours & set(RUN) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--restart", "always", "i"], "--restart is not supported"),
+        (["--restart=always", "i"], "--restart is not supported"),
+        (["-dp", "80:80", "i"], "--publish is not supported: there is no network"),
+        (["-P", "i"], "--publish-all is not supported"),
+        (["--isolation", "hyperv", "i"], "--isolation is not supported: it is for .* Windows"),
+        (["--init", "i"], "^--init is not supported$"),
+        (["--frobnicate", "i"], "unknown flag: --frobnicate"),
+        (["-Z", "i"], "unknown shorthand flag: 'Z' in -Z"),
+    ],
+)
+def test_a_flag_that_is_missing_on_purpose_is_named(words: list[str], message: str) -> None:
+    with pytest.raises(cli.FlagError, match=message) as caught:
+        options(*words)
+    assert caught.value.exit_status == 125
 
 
 RECORD = ContainerRecord(
@@ -99,10 +144,23 @@ def test_status_in_dockers_words(state: ContainerState, words: str) -> None:
 def test_a_row() -> None:
     found = ps.row((RECORD, ContainerState("created")), MOMENT, whole=False)
     assert found["ID"] == "ab" * 6
-    assert found["Command"] == '"sh -c a long comma…"'[:18] + '…"'
+    assert found["Command"] == '"sh -c \'a long comma…"'
     assert found["RunningFor"] == "5 minutes ago"
     whole = ps.row((RECORD, ContainerState("created")), MOMENT, whole=True)
-    assert (whole["ID"], whole["Command"]) == ("ab" * 32, '"sh -c a long command line"')
+    assert (whole["ID"], whole["Command"]) == ("ab" * 32, "\"sh -c 'a long command line'\"")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("echo", "a b", "c'd", 'e"f'), r'''"echo 'a b' c'd e\"f"'''),
+        (("sh", "-c", "sleep 1000"), "\"sh -c 'sleep 1000'\""),
+        (("my program", "x"), '"my program x"'),
+        (("printf", "a\\n\tb\x1b[1m"), r'''"printf a\\n\tb\x1b[1m"'''),
+    ],
+)
+def test_a_command_is_quoted_as_docker_does(words: tuple[str, ...], shown: str) -> None:
+    assert ps.quoted(words, 0) == shown
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from runtime.container.logs import (
     follow,
     format_entries,
     format_time,
+    open_end,
     parse_entry,
     read_log,
     read_tail,
@@ -112,6 +114,23 @@ def test_following_survives_a_rotation(tmp_path) -> None:
 
     thread = threading.Thread(target=write)
     thread.start()
-    found = [e.text for e in follow(path, running.is_set, position=0, interval_s=0.005)]
+    start = open(path, "rb")  # noqa: SIM115  closed by `follow`
+    found = [e.text for e in follow(path, running.is_set, end=start, interval_s=0.005)]
     thread.join()
     assert found == [f"{n}\n" for n in range(12)]
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_is_written_between_reading_and_following_comes_once(tmp_path, rotated: bool) -> None:
+    path = str(tmp_path / "log")
+    writer = LogWriter(path, max_bytes=300 if rotated else 1 << 20)
+    writer.write("stdout", b"1\n2\n")
+    end = open_end(path)
+    assert end is not None
+    writer.write("stdout", b"3\n4\n")  # the rotation, if any, comes after it
+    before = [entry.text for entry in read_log(path, end)]
+    assert before == ["1\n", "2\n"]
+    writer.write("stdout", b"5\n")
+    after = [entry.text for entry in follow(path, lambda: False, end=end)]
+    assert after == ["3\n", "4\n", "5\n"]
+    writer.close()

@@ -56,6 +56,7 @@ def test_order_as_root() -> None:
         "MountCgroups",
         "MountKernelFilesystem",  # mqueue, shm
         "ChangeRoot",
+        "SetSysctl",
         "MaskPath",
         "MakeReadonly",
         "AttachSource",
