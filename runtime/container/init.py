@@ -97,11 +97,8 @@ def freeze_imports() -> None:
 def reset_signals() -> None:
     """Default dispositions and an empty mask: Python ignores SIGPIPE, and ignoring is inherited."""
     for number in range(1, signal.NSIG):
-        try:
-            if signal.getsignal(number) is signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            pass  # SIGKILL and the like, or one that libc keeps for itself
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            syscalls.default_signal(number)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -41,6 +41,7 @@ _SHARED = {
 
 NUMBERS = {
     "x86_64": {
+        "rt_sigaction": 13,
         "socket": 41,
         "capget": 125,
         "fstatfs": 138,
@@ -69,6 +70,7 @@ NUMBERS = {
         "capget": 90,
         "capset": 91,
         "unshare": 97,
+        "rt_sigaction": 134,
         "sethostname": 161,
         "setdomainname": 162,
         "prctl": 167,
@@ -291,6 +293,16 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
 
 def pidfd_getfd(pidfd: int, target_fd: int) -> int:
     return _call("pidfd_getfd", pidfd, target_fd, 0)
+
+
+def default_signal(number: int) -> None:
+    """Give a signal its default disposition; rt_sigaction(2).
+
+    The C library refuses this for the two real-time signals it uses itself (32 and 33), and a
+    caller that ignores them would have a container inherit it.
+    """
+    # struct kernel_sigaction of zeros: SIG_DFL, no flags, no restorer, an empty mask of 8 bytes
+    _call("rt_sigaction", number, bytes(32), None, 8, about=f"signal {number}")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:

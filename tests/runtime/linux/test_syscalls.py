@@ -206,3 +206,23 @@ print(sorted(heavy & set(sys.modules)))
         timeout=30,
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_signals_of_the_c_library_get_their_default_back() -> None:
+    """32 and 33 cannot be set through libc; a caller that ignores them must not be inherited."""
+    import ctypes
+    import subprocess
+    import sys
+
+    ignore_32 = (
+        "import ctypes; from runtime.linux import syscalls as s\n"
+        "s._call('rt_sigaction', 32, (1).to_bytes(8, 'little') + bytes(24), None, 8)\n"
+        "def ignored():\n"
+        "    text = open('/proc/self/status').read().split('SigIgn:')[1].split()[0]\n"
+        "    return bool(int(text, 16) >> 31 & 1)\n"
+        "assert ignored()\n"
+        "s.default_signal(32)\n"
+        "assert not ignored()\n"
+    )
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
+    subprocess.run([sys.executable, "-c", ignore_32], check=True)
