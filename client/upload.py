@@ -4,7 +4,7 @@
     POST uploads?mount=[&from=]  201: done, the registry linked what it has
                                  202: an upload session was opened instead
     PUT  session?digest=         the whole blob in one request
-    GET  session                 after a broken connection: how far did it get?
+    HEAD blob, GET session       after a broken connection: is it there, or how far did it get?
     PATCH, PUT                   the rest, then the end
 
 Spec: distribution-spec, "Pushing blobs".
@@ -144,6 +144,8 @@ class _Session:
                         raise error.reason from error
                     raise
                 self._registry.transport.pause(attempt)
+                if self._repository.has_blob(self._descriptor):
+                    return  # it arrived, only the answer did not
                 offset = self._recover()
 
     def _body(self, offset: int) -> BlobBody:

@@ -8,6 +8,7 @@ import pytest
 
 from client.errors import ProtocolError, RegistryUnavailable, TransferInterrupted
 from client.origin import Origin
+from ocispec.digest import Digest
 from tests.client.conftest import Client, make, put
 from tests.client.rogue import Answer, Rogue, Seen
 
@@ -109,3 +110,26 @@ def test_no_cookie_and_no_compression(client: Client, rogue: Rogue) -> None:
         client.transport.request("GET", origin(rogue), "/c").close()
     assert all("Cookie" not in seen.headers for seen in rogue.seen)
     assert rogue.seen[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_an_upload_that_arrived_without_an_answer_is_not_sent_again(
+    client: Client, rogue: Rogue
+) -> None:
+    made = make(b"layer")
+    put(client.store, made, f"{rogue.host}/x:1")
+    stored: set[str] = set()
+
+    def take(seen: Seen) -> Answer:
+        stored.add(Digest.of(seen.body).encoded)
+        return Answer(504)  # a proxy lost patience; the registry behind it did not
+
+    def look(blob: bytes) -> Callable[[Seen], Answer]:
+        return lambda _: Answer(200 if Digest.of(blob).encoded in stored else 404, blob)
+
+    for blob in made.blobs:
+        rogue.on(f"/v2/x/blobs/{Digest.of(blob)}", look(blob))
+    rogue.on("/v2/x/blobs/uploads/", Answer(202, b"", {"Location": "/v2/x/blobs/uploads/1"}))
+    rogue.on("/v2/x/blobs/uploads/1", take)
+    rogue.on("/v2/x/manifests/1", Answer(201))
+    client.push(f"{rogue.host}/x:1")
+    assert len(rogue.requests("PUT", "/v2/x/blobs/")) == len(made.blobs)
