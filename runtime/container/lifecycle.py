@@ -381,13 +381,23 @@ class Containers:
             self.finish(record, orphan, orphan.exit_code, orphan.error)
         return True
 
+    def _collect_of_another_boot(self, container_id: str) -> bool:
+        """One without a run directory, which is made first and removed last: nobody is at it."""
+        directory = self.paths.container(container_id)
+        if os.path.exists(self.paths.container_record(container_id)):
+            return False
+        if not (os.path.isdir(directory) or os.path.isdir(directory + _GONE)):
+            return False
+        self.discard(container_id)
+        return True
+
     def _collect_unrecorded(self, container_id: str) -> bool:
         """A container that was never written down, or is out of sight already."""
         path = self.paths.container_run(container_id)
         try:
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return self._collect_of_another_boot(container_id)
         try:
             if not os.path.isdir(self.paths.container(container_id) + _GONE):
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -401,6 +411,14 @@ class Containers:
             return False  # being made right now
         finally:
             os.close(held)
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(64).strip()
+    except FileNotFoundError:
+        return ""
 
 
 _MAKING_S = 60.0  # between making a directory and locking it
