@@ -1,8 +1,9 @@
 """The official OCI distribution conformance suite against a running `pyreg serve`.
 
 `python -m tests.interop.conformance [1.1|dev|dev-sparse]` installs the suite through the Go
-toolchain into build/, starts a registry with token auth, runs it and prints how many checks passed. Exit
-status: 0 when nothing failed, 1 when something did, 3 without a Go toolchain (said loudly).
+toolchain into build/, starts a registry with token auth, runs it and prints how many checks
+passed. Exit status: 0 when nothing failed, 1 when something did, 3 without a Go toolchain, which
+is said loudly.
 """
 
 from __future__ import annotations
