@@ -66,14 +66,14 @@ class Console:
         return line.rstrip("\r\n")
 
     def ask_secret(self, question: str) -> str:
-        """The same without echo."""
+        """The same without echo. Raises EOFError if they end the input."""
         import getpass
 
         try:
             return getpass.getpass(question, stream=self.stderr)
         except EOFError:
-            self.note("")
-            return ""
+            self.note("")  # as above
+            raise
 
 
 def format_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

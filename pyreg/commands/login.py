@@ -75,7 +75,10 @@ def _credential(options: Options, context: Context, server: str) -> Credential:
     if not username:
         raise UsageError("a username is required")
     if not password and not options.flag("password-stdin"):
-        password = console.ask_secret("Password: ")
+        try:
+            password = console.ask_secret("Password: ")
+        except EOFError:
+            pass
     if not password:
         raise UsageError("a password is required")
     if ":" in username or not (username + password).isprintable():
