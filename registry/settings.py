@@ -48,7 +48,7 @@ class Settings:
     """
 
     root: str = "/var/lib/pyreg"
-    host: str = "127.0.0.1"
+    host: str = "localhost"
     port: int = 5000
     public_url: str = ""
     trusted_proxies: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ COMMAND = Command(
     summary="Run the registry server",
     flags=(
         *WHERE,
-        Flag("host", "", TEXT, "Address to listen on (default 127.0.0.1)"),
+        Flag("host", "", TEXT, "Address to listen on (default localhost)"),
         Flag("port", "", NUMBER, "Port to listen on (default 5000)"),
         Flag("access-log", "", BOOL, "Log every request to standard error"),
     ),

@@ -462,7 +462,7 @@ def test_users_change_while_the_server_runs(server: Server) -> None:
 @pytest.mark.parametrize(
     ("words", "variables", "message"),
     [
-        (["--port", "{port}"], {}, "cannot listen on 127.0.0.1:{port}"),
+        (["--port", "{port}"], {}, "cannot listen on localhost:{port}"),
         (["--host", "256.0.0.1"], {}, "cannot listen on 256.0.0.1"),
         (["--root", "/proc/none"], {}, "cannot write to the data directory /proc/none/registry"),
         (["--config", "{root}/none.toml"], {}, "cannot read the configuration"),
