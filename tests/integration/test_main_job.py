@@ -85,7 +85,7 @@ def test_an_image_from_import_to_container(new_machine: MakeMachine, registry: S
         *("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
     ]
     columns = re.split(r" {2,}", row)
-    assert columns[1:3] == ["omrisiri/wget", '"sh -c echo out; e…"']
+    assert columns[1:3] == ["omrisiri/wget", '"sh -c \'echo out; ec…"']
     assert re.fullmatch(AGO, columns[3]), columns
     assert re.fullmatch(rf"Exited \(3\) {AGO}", columns[4]), columns
     assert columns[5] == "job"
