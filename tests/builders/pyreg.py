@@ -15,8 +15,11 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file
 class Pyreg:
     """`uid` 0 is root; any other runs the command as that user, with a HOME in the store."""
 
-    def __init__(self, root: str, *, uid: int = 0, python: str = sys.executable) -> None:
+    def __init__(
+        self, root: str, *, uid: int = 0, python: str = sys.executable, project: str = PROJECT
+    ) -> None:
         self.root = root
+        self.project = project
         self._uid = uid
         self._python = python
         os.makedirs(root, exist_ok=True)
@@ -29,7 +32,7 @@ class Pyreg:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": self.root,
             "PYREG_ROOT": self.root,
-            "PYTHONPATH": PROJECT,
+            "PYTHONPATH": self.project,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
