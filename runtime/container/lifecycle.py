@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 KILLED = 137  # 128 + SIGKILL: what a container without a supervisor ended with
 _GONE = TEMPORARY + "removed"
 _MAKING = TEMPORARY + "making"
+_MAKING_S = 60.0  # at most, between making a directory and locking it
 _DEATH_S = 10.0  # a killed init may have to wait for its file system
 
 
@@ -419,9 +420,6 @@ def _read_text(path: str) -> str:
             return file.read(64).strip()
     except FileNotFoundError:
         return ""
-
-
-_MAKING_S = 60.0  # between making a directory and locking it
 
 
 def _orphaned(found: ContainerState) -> ContainerState:
