@@ -45,8 +45,8 @@ test: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest -q -p no:cacheprovider $(TESTS)
 
 check: $(VENV)/.dev-installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -27,7 +27,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ocispec.digest import Digest
-
 from ocispec.errors import SpecError
 from registry.storage.errors import InvalidStoreKey, UploadUnknown
 
