@@ -184,9 +184,13 @@ def debian_mirror() -> str:
     return ""
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     check_requirements()
     WORK.mkdir(parents=True, exist_ok=True)
+    if words == ["--only-rootfs"]:  # what benchmarks need of the demo
+        if not ROOTFS.exists():
+            make_rootfs()
+        return 0
     shutil.rmtree(WORK / "data", ignore_errors=True)
     shutil.rmtree(WORK / "docker", ignore_errors=True)
     demo = Demo()
@@ -244,4 +248,4 @@ What to try next:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
