@@ -102,12 +102,13 @@ sys.path.insert(0, os.getcwd())
 from runtime.linux import syscalls
 pid, _ = syscalls.clone3()
 if pid == 0:
-    import threading
-    seen = []
-    t = threading.Thread(target=lambda: seen.append(1)); t.start(); t.join()
+    # forked before there is a thread: one that was joined may still be on its way out
     grandchild = os.fork()
     if grandchild == 0:
         os._exit(3)
+    import threading
+    seen = []
+    t = threading.Thread(target=lambda: seen.append(1)); t.start(); t.join()
     os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]) + seen[0])
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
