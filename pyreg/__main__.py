@@ -136,7 +136,7 @@ def explain(error: Exception, console: Console, failed: int) -> int:
         console.error(str(error), hint)
         status = int(getattr(error, "exit_status", failed))
         # 125 to 127 are what `run` and `exec` say of themselves; others fail with 1.
-        return status if status < 125 or failed == 125 else failed
+        return status if (status >= 125) == (failed == 125) else failed
     if isinstance(error, ModuleNotFoundError) and error.name in SERVER_MODULES:
         console.error(
             f"the server is not installed here: '{error.name}' is missing",

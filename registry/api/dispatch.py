@@ -116,16 +116,16 @@ class DistributionRoute(BaseRoute):
         await handler(exchange, access)
 
 
-def _owns_nothing(access: Access) -> bool:
-    return False
-
-
-def _upload_owner(exchange: Exchange) -> Callable[[Access], bool]:
+def _upload_owner(exchange: Exchange) -> Callable[[Access], Awaitable[bool]] | None:
     """Says whether the upload of this request was begun by the caller."""
     if exchange.target.kind != routes.UPLOAD:
-        return _owns_nothing
+        return None
     hot, upload = exchange.services.metadata.hot, exchange.target.reference
-    return lambda access: hot.upload(access, upload) is not None
+
+    async def owns(access: Access) -> bool:
+        return await hot.upload(access, upload) is not None
+
+    return owns
 
 
 class PlainRoute(BaseRoute):

@@ -30,9 +30,9 @@ async def read_manifest_by_reference(exchange: Exchange, access: Access) -> None
     reference = exchange.target.reference
     hot = exchange.services.metadata.hot
     if ":" in reference:
-        found = hot.manifest_by_digest(access, parse_digest(reference))
+        found = await hot.manifest_by_digest(access, parse_digest(reference))
     else:
-        found = hot.manifest_by_tag(access, _tag_asked_for(access, reference))
+        found = await hot.manifest_by_tag(access, _tag_asked_for(access, reference))
     if found is None:
         raise ManifestUnknown(access.name, reference)
     digest = str(found.digest)

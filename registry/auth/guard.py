@@ -22,7 +22,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,7 +96,7 @@ class Guard:
         self,
         *,
         accounts: Accounts,
-        account_now: Callable[[str], Account | None],
+        account_now: Callable[[str], Awaitable[Account | None]],
         passwords: Passwords,
         tokens: TokenService,
         policy: Policy,
@@ -121,7 +121,7 @@ class Guard:
         actions: tuple[str, ...],
         also: Iterable[Scope] = (),
         *,
-        owns: Callable[[Access], bool] = lambda access: False,
+        owns: Callable[[Access], Awaitable[bool]] | None = None,
     ) -> Access:
         """The repository for a caller who may do all of `actions` to it.
 
@@ -144,9 +144,11 @@ class Guard:
             if action not in granted:
                 raise self._refusal(request, caller, wanted, action, name.text)
         access = Access(name, caller.subject.name, granted)
-        if caller.is_expired and not (caller.subject != ANONYMOUS and owns(access)):
-            raise self._expired(request, wanted)
-        return access
+        if not caller.is_expired or (
+            owns is not None and caller.subject != ANONYMOUS and await owns(access)
+        ):
+            return access
+        raise self._expired(request, wanted)
 
     async def require_login(self, request: Request) -> None:
         """Let pass who comes with credentials, whatever they may do. Raises: LoginRequired."""
@@ -218,7 +220,7 @@ class Guard:
         now = self._clock()
         key = header if header[:7] == b"Bearer " else self._hide(header)
         remembered = self._remembered.get(key)
-        if remembered is not None and now < remembered[0] and self._is_current(remembered[1]):
+        if remembered is not None and now < remembered[0] and await self._is_current(remembered[1]):
             caller = remembered[1]
             if caller.is_expired and not takes_expired:
                 raise self._expired(request, wanted)
@@ -251,7 +253,7 @@ class Guard:
                 token, is_expired, until = expired.token, True, now + REMEMBER_S
                 if time.time() > token.expires_at + UPLOAD_GRACE_S:
                     raise
-            return until, self._bearer(token, is_expired)
+            return until, await self._bearer(token, is_expired)
         if scheme.lower() == "basic":
             account = await log_in(self._accounts, self._passwords, *parse_basic(credentials))
             if account is None:
@@ -260,18 +262,20 @@ class Guard:
             return now + REMEMBER_S, Caller(subject, account=account)
         raise Unauthenticated("log in with a token or a password")
 
-    def _bearer(self, token: VerifiedToken, is_expired: bool) -> Caller:
+    async def _bearer(self, token: VerifiedToken, is_expired: bool) -> Caller:
         """Who holds the token, with the account behind it as it is now."""
         if not token.subject:
             return Caller(ANONYMOUS, token, is_expired)
-        account = self._account_now(token.subject)
+        account = await self._account_now(token.subject)
         if account is None or account.disabled:
             raise Unauthenticated("the account does not exist any more")
         return Caller(Subject(account.name, account.role), token, is_expired, account)
 
-    def _is_current(self, caller: Caller) -> bool:
+    async def _is_current(self, caller: Caller) -> bool:
         """Whether the account is still the same: not gone, no other role, no other password."""
-        return caller.account is None or caller.account == self._account_now(caller.subject.name)
+        if caller.account is None:
+            return True
+        return caller.account == await self._account_now(caller.subject.name)
 
     def _hide(self, header: bytes) -> bytes:
         return hmac.digest(self._key, header[: MAX_AUTHORIZATION + 1], "sha256")

@@ -29,7 +29,7 @@ class Blobs:
 
         Raises: BlobUnknown.
         """
-        record = self._metadata.hot.blob(access, digest)
+        record = await self._metadata.hot.blob(access, digest)
         if record is None:
             raise BlobUnknown(access.name, digest)
         if (
@@ -41,7 +41,7 @@ class Blobs:
 
     async def open(self, access: Access, digest: Digest) -> OpenBlob:
         """The blob's bytes; the caller closes them. Raises: BlobUnknown."""
-        record = self._metadata.hot.blob(access, digest)
+        record = await self._metadata.hot.blob(access, digest)
         if record is None:
             raise BlobUnknown(access.name, digest)
         key = StoreKey.parse(record.store_key)
@@ -51,7 +51,7 @@ class Blobs:
             return await in_thread(SENDERS, self._storage.open, key)
         except BlobMissing:
             # Removed between the row and the open, which is as if it had been before the row.
-            if self._metadata.hot.blob(access, digest) is None:
+            if await self._metadata.hot.blob(access, digest) is None:
                 raise BlobUnknown(access.name, digest) from None
             raise
 

@@ -58,7 +58,7 @@ class BlobUploads:
 
     async def size(self, access: Access, upload: str) -> int:
         """Bytes received so far. Raises: UploadUnknown."""
-        record = self._record(access, upload)
+        record = await self._record(access, upload)
         return (await in_thread(RECEIVERS, self._storage.status, record.id)).size
 
     async def append(
@@ -73,7 +73,7 @@ class BlobUploads:
         Raises: UploadUnknown; OffsetMismatch and UploadBusy of the storage; SizeMismatch;
         BodyTooLarge; StorageFull.
         """
-        record = self._record(access, upload)
+        record = await self._record(access, upload)
         session = await self._open(access, record, start, record.algorithm)
         try:
             await self._receive(access, session, body, size)
@@ -100,10 +100,10 @@ class BlobUploads:
         Raises: what `append` raises; DigestMismatched; StaleGeneration.
         """
         try:
-            record = self._record(access, upload)
+            record = await self._record(access, upload)
             session = await self._open(access, record, start, digest.algorithm)
         except (UploadUnknown, NoStoredUpload):
-            blob = self._metadata.hot.blob(access, digest)
+            blob = await self._metadata.hot.blob(access, digest)
             if blob is None:
                 raise
             return blob
@@ -117,7 +117,7 @@ class BlobUploads:
         if found != digest:
             await self.cancel(access, upload)
             raise DigestMismatched(expected=digest, found=found)
-        key = self._place(access, digest)
+        key = await self._place(access, digest)
         await in_thread(RECEIVERS, self._storage.commit, record.id, key, total)
         return await self._metadata.uploads.finish(
             access, record.id, digest, total, store_key=str(key), generation=key.generation
@@ -142,7 +142,7 @@ class BlobUploads:
             found = hasher.digest()
             if found != digest:
                 raise DigestMismatched(expected=digest, found=found)
-            key = self._place(access, digest)
+            key = await self._place(access, digest)
             await in_thread(RECEIVERS, self._storage.commit, upload, key, total)
         except BaseException:
             await in_thread(RECEIVERS, self._storage.abort, upload)
@@ -176,8 +176,8 @@ class BlobUploads:
             self._storage.abort(upload)
         return len(stale)
 
-    def _record(self, access: Access, upload: str) -> UploadRecord:
-        record = self._metadata.hot.upload(access, upload)
+    async def _record(self, access: Access, upload: str) -> UploadRecord:
+        record = await self._metadata.hot.upload(access, upload)
         if record is None:
             raise UploadUnknown(upload)
         return record
@@ -191,16 +191,17 @@ class BlobUploads:
         session = await in_thread(RECEIVERS, take)
         try:
             # The request before may have saved its progress just before it let go of the upload.
-            session.record = self._record(access, record.id)
+            session.record = await self._record(access, record.id)
         except BaseException:
             session.close()
             raise
         return session
 
-    def _place(self, access: Access, digest: Digest) -> StoreKey:
+    async def _place(self, access: Access, digest: Digest) -> StoreKey:
         """Where the bytes go. Bytes that are there already are replaced by equal ones: a file that
         was damaged or lost heals with the next push."""
-        return StoreKey(digest, self._metadata.hot.placement(access, digest).generation)
+        placement = await self._metadata.hot.placement(access, digest)
+        return StoreKey(digest, placement.generation)
 
     async def _receive(
         self, access: Access, session: Session, body: Body, size: int | None

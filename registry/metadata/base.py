@@ -232,11 +232,37 @@ class RefreshToken:
 
 
 class HotReads(Protocol):
-    """What most requests ask. Synchronous, in microseconds; one object for one event loop.
+    """What most requests ask, wherever the database is.
 
     Sees every transaction that was committed before the call, by whichever process. None means
     absent, in every case: also when the repository does not exist (`repository` tells).
     """
+
+    async def repository(self, access: Access) -> Repository | None: ...
+
+    async def manifest_by_tag(self, access: Access, tag: Tag) -> ManifestRecord | None: ...
+
+    async def manifest_by_digest(self, access: Access, digest: Digest) -> ManifestRecord | None: ...
+
+    async def blob(self, access: Access, digest: Digest) -> BlobRecord | None:
+        """The blob if it is live and a member of the repository."""
+
+    async def placement(self, access: Access, digest: Digest) -> Placement:
+        """Where to store bytes of this digest. Needs PUSH; says nothing about membership, so the
+        answer must not show in what the caller gets to see."""
+
+    async def upload(self, access: Access, upload: str) -> UploadRecord | None:
+        """The upload if it belongs to this repository and this subject and has not expired."""
+
+    async def account(self, name: str) -> Account | None:
+        """The account as it is now, disabled or not."""
+
+    def close(self) -> None: ...
+
+
+class ImmediateReads(Protocol):
+    """The same questions answered in microseconds, without a coroutine or a thread: for a database
+    in a local file. One object for one event loop, which calls it straight."""
 
     def repository(self, access: Access) -> Repository | None: ...
 
@@ -244,18 +270,13 @@ class HotReads(Protocol):
 
     def manifest_by_digest(self, access: Access, digest: Digest) -> ManifestRecord | None: ...
 
-    def blob(self, access: Access, digest: Digest) -> BlobRecord | None:
-        """The blob if it is live and a member of the repository."""
+    def blob(self, access: Access, digest: Digest) -> BlobRecord | None: ...
 
-    def placement(self, access: Access, digest: Digest) -> Placement:
-        """Where to store bytes of this digest. Needs PUSH; says nothing about membership, so the
-        answer must not show in what the caller gets to see."""
+    def placement(self, access: Access, digest: Digest) -> Placement: ...
 
-    def upload(self, access: Access, upload: str) -> UploadRecord | None:
-        """The upload if it belongs to this repository and this subject and has not expired."""
+    def upload(self, access: Access, upload: str) -> UploadRecord | None: ...
 
-    def account(self, name: str) -> Account | None:
-        """The account as it is now, disabled or not."""
+    def account(self, name: str) -> Account | None: ...
 
     def close(self) -> None: ...
 
@@ -451,6 +472,10 @@ class Metadata(Protocol):
 
     @property
     def hot(self) -> HotReads: ...
+
+    @property
+    def immediate(self) -> ImmediateReads | None:
+        """`hot` without waiting, where the database allows it."""
 
     @property
     def repositories(self) -> Repositories: ...

@@ -24,11 +24,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from registry.errors import DatabaseUnusable
 from registry.metadata import migration
 from registry.metadata.accounts import SqlAccounts
-from registry.metadata.base import HotReads, Metadata
+from registry.metadata.base import HotReads, ImmediateReads, Metadata
 from registry.metadata.blobs import SqlBlobs
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
-from registry.metadata.hotreads import SqliteHotReads
+from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.manifests import SqlManifests
 from registry.metadata.repositories import SqlRepositories
 from registry.metadata.tags import SqlTags
@@ -96,6 +96,7 @@ class SqlMetadata:
     """Implements `registry.metadata.base.Metadata`."""
 
     hot: HotReads
+    immediate: ImmediateReads | None
     repositories: SqlRepositories
     blobs: SqlBlobs
     uploads: SqlUploads
@@ -123,13 +124,21 @@ def open_metadata(
     """
     prepare(path)
     database = Database(path, clock=clock, terms=terms or Terms())
-    return assemble(database, SqliteHotReads(path, clock=clock), database.close)
+    immediate = SqliteHotReads(path, clock=clock)
+    return assemble(database, AtOnce(immediate), database.close, immediate=immediate)
 
 
-def assemble(transactions: Transactions, hot: HotReads, close: Callable[[], None]) -> SqlMetadata:
+def assemble(
+    transactions: Transactions,
+    hot: HotReads,
+    close: Callable[[], None],
+    *,
+    immediate: ImmediateReads | None = None,
+) -> SqlMetadata:
     """The operations, on whatever runs transactions."""
     return SqlMetadata(
         hot=hot,
+        immediate=immediate,
         repositories=SqlRepositories(transactions),
         blobs=SqlBlobs(transactions),
         uploads=SqlUploads(transactions),

@@ -1,4 +1,4 @@
-"""`HotReads` on SQLite: the standard sqlite3 module on one held connection.
+"""`ImmediateReads` on SQLite: the standard sqlite3 module on one held connection.
 
 A prepared statement on a held connection takes microseconds, less than any hop to a thread, so the
 event loop asks it directly. In WAL mode readers wait for nobody. Each statement is a transaction of
@@ -20,6 +20,7 @@ from registry.metadata.base import (
     Access,
     Account,
     BlobRecord,
+    ImmediateReads,
     ManifestRecord,
     Placement,
     Repository,
@@ -126,6 +127,37 @@ class SqliteHotReads:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class AtOnce:
+    """`HotReads` on `ImmediateReads`: coroutines that never wait."""
+
+    def __init__(self, immediate: ImmediateReads) -> None:
+        self._immediate = immediate
+
+    async def repository(self, access: Access) -> Repository | None:
+        return self._immediate.repository(access)
+
+    async def manifest_by_tag(self, access: Access, tag: Tag) -> ManifestRecord | None:
+        return self._immediate.manifest_by_tag(access, tag)
+
+    async def manifest_by_digest(self, access: Access, digest: Digest) -> ManifestRecord | None:
+        return self._immediate.manifest_by_digest(access, digest)
+
+    async def blob(self, access: Access, digest: Digest) -> BlobRecord | None:
+        return self._immediate.blob(access, digest)
+
+    async def placement(self, access: Access, digest: Digest) -> Placement:
+        return self._immediate.placement(access, digest)
+
+    async def upload(self, access: Access, upload: str) -> UploadRecord | None:
+        return self._immediate.upload(access, upload)
+
+    async def account(self, name: str) -> Account | None:
+        return self._immediate.account(name)
+
+    def close(self) -> None:
+        self._immediate.close()
 
 
 def placement_of(digest: Digest, record: BlobRecord | None) -> Placement:

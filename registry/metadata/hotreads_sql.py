@@ -1,4 +1,4 @@
-"""`HotReads` through SQLAlchemy, for databases that are not a local file.
+"""`ImmediateReads` through SQLAlchemy, for databases that are not a local file.
 
 The same questions in portable SQL, on one held connection in autocommit: every statement sees what
 was committed before it. It also keeps the SQLite fast path honest: one contract suite runs on both.

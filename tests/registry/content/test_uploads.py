@@ -77,12 +77,12 @@ async def test_small_pieces_write_the_row_only_to_make_it_live_longer(
         begun = await uploads.begin(ACCESS)
         now += age_s
         await uploads.append(ACCESS, begun.id, body(b"a"), start=None, size=None)
-        row = metadata.hot.upload(ACCESS, begun.id)
+        row = await metadata.hot.upload(ACCESS, begun.id)
         assert row is not None
         assert (row.offset, row.expires_at) == (writes, begun.expires_at + writes * age_s)
         large = bytes(SMALL)
         await uploads.append(ACCESS, begun.id, body(large), start=1, size=None)
-        row = metadata.hot.upload(ACCESS, begun.id)
+        row = await metadata.hot.upload(ACCESS, begun.id)
         assert row is not None
         assert row.offset == SMALL + 1
         await uploads.finish(ACCESS, begun.id, Digest.of(b"a" + large), None, start=None, size=None)

@@ -23,11 +23,11 @@ from registry.metadata.base import (
     Access,
     BlobRecord,
     BlobReference,
-    HotReads,
+    ImmediateReads,
     NewManifest,
 )
 from registry.metadata.database import Database, SqlMetadata, assemble, prepare, sqlite_engine
-from registry.metadata.hotreads import SqliteHotReads
+from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.hotreads_sql import SqlHotReads
 from registry.metadata.transaction import Terms, Transaction
 
@@ -57,8 +57,9 @@ class Registry:
     extra: list[Callable[[], None]] = field(default_factory=list)
 
     @property
-    def hot(self) -> HotReads:
-        return self.metadata.hot
+    def hot(self) -> ImmediateReads:
+        assert self.metadata.immediate is not None
+        return self.metadata.immediate
 
     def access(self, name: str = "team/app", subject: str = "omri", *actions: str) -> Access:
         granted = frozenset(actions or (PULL, PUSH, DELETE))
@@ -169,17 +170,17 @@ def path(empty_database: Path, tmp_path: Path) -> Path:
 def registry(request: pytest.FixtureRequest, path: Path) -> Iterator[Registry]:
     clock = Clock()
     database = Database(path, clock=clock, terms=Terms())
-    hot: HotReads
+    immediate: ImmediateReads
     if request.param == "sqlite3":
-        hot, close = SqliteHotReads(path, clock=clock), database.close
+        immediate, close = SqliteHotReads(path, clock=clock), database.close
     else:
         engine = sqlite_engine(path, begin="BEGIN")
-        hot = SqlHotReads(engine, clock=clock)
+        immediate = SqlHotReads(engine, clock=clock)
 
         def close() -> None:
             engine.dispose()
             database.close()
 
-    metadata = assemble(database, hot, close)
+    metadata = assemble(database, AtOnce(immediate), close, immediate=immediate)
     yield Registry(metadata, database, clock, path)
     metadata.close()

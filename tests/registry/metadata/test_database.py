@@ -103,9 +103,9 @@ async def check_whole(metadata: Metadata, path: Path, acknowledged: list[int]) -
 
     access = Access(RepositoryName("victim"), "omri", frozenset({"pull", "push", "delete"}))
     for number in acknowledged:
-        found = metadata.hot.manifest_by_tag(access, Tag(f"t{number}"))
+        found = metadata.immediate.manifest_by_tag(access, Tag(f"t{number}"))
         assert found is not None
-        assert metadata.hot.blob(access, Digest.of(found.raw[1:])) is not None
+        assert metadata.immediate.blob(access, Digest.of(found.raw[1:])) is not None
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -20,8 +20,8 @@ async def test_a_commit_of_another_process_is_seen_at_once(registry):
     other = open_metadata(registry.path, clock=registry.clock)
     try:
         new = await registry.image(b"{}", "latest", layers=(b"layer",))
-        assert other.hot.manifest_by_tag(access, Tag("latest")) is not None
-        assert other.hot.blob(access, Digest.of(b"layer")) is not None
+        assert await other.hot.manifest_by_tag(access, Tag("latest")) is not None
+        assert await other.hot.blob(access, Digest.of(b"layer")) is not None
         await other.manifests.remove(access, new.digest)
         await other.blobs.remove(access, Digest.of(b"layer"))
         assert registry.hot.manifest_by_tag(access, Tag("latest")) is None
