@@ -22,6 +22,7 @@ PACKAGES = {
     "busybox": "busybox-static",
     "newuidmap": "uidmap",
     "strace": "strace",
+    "gcc": "gcc",
     "go": "golang",
 }
 
