@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from pyreg.__main__ import Context
     from pyreg.cli import Options
+    from registry.configuration import Layer
     from registry.settings import Settings
 
 # The flags that both commands have, beside the global ones of the same names.
@@ -27,27 +28,48 @@ def registry_settings(options: Options, context: Context, flags: Mapping[str, ob
 
     Raises: InvalidSettings of the registry.
     """
+    from registry.configuration import settings_of
+
+    return settings_of(registry_layers(options, context, flags))
+
+
+def registry_layers(
+    options: Options, context: Context, flags: Mapping[str, object], *, file: str = ""
+) -> list[Layer]:
+    """The same before it is put together. `file` is read in place of the usual one.
+
+    A secret may be in a file whose name is in PYREG_<NAME>_FILE, as containers get them.
+    Raises: InvalidSettings if the file cannot be read.
+    """
     from dataclasses import fields
     from os.path import isfile
     from pathlib import Path
 
     from pyreg.environment import read
-    from registry.settings import Settings, load_settings
+    from registry.configuration import Layer, read_layer
+    from registry.settings import SECRETS, Settings
 
     environment = context.environment
-    overrides: dict[str, object] = {}
-    usual = read(environment.variables).root
+    usual_file = environment.config_file if isfile(environment.config_file) else ""
+    usual = read(environment.variables, config_file=usual_file).root
+    layers = [Layer({"root": usual})]
+    file = file or options.text("config")
+    if file or isfile(environment.config_file):
+        layers.append(read_layer(Path(file or environment.config_file)))
+    given: dict[str, object] = {}
+    places: dict[str, str] = {}
     if environment.root != usual or "PYREG_ROOT" in environment.variables:
-        overrides["root"] = environment.root
-    for field in fields(Settings):
-        given = environment.variables.get(f"PYREG_{field.name.upper()}")
-        if given is not None and field.name != "root":
-            overrides[field.name] = given
+        given["root"] = environment.root
+        places["root"] = "PYREG_ROOT" if environment.root == usual else "--root"
+    names = [field.name for field in fields(Settings) if field.name != "root"]
+    for name in (*names, *(f"{secret}_file" for secret in sorted(SECRETS))):
+        variable = f"PYREG_{name.upper()}"
+        if variable in environment.variables:
+            given[name] = environment.variables[variable]
+            places[name] = variable
+    layers.append(Layer(given, places=places))
+    typed = dict(flags)
     if options.given("root"):
-        overrides["root"] = options.text("root")
-    file = options.text("config")
-    if not file and isfile(environment.config_file):
-        file = environment.config_file
-    return load_settings(
-        Path(file) if file else None, {**overrides, **flags}, defaults={"root": usual}
-    )
+        typed["root"] = options.text("root")
+    flag_places = {name: f"--{name.replace('_', '-')}" for name in typed}
+    return [*layers, Layer(typed, places=flag_places)]

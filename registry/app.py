@@ -28,6 +28,7 @@ from registry.metadata.base import Metadata
 from registry.metadata.database import open_metadata
 from registry.metadata.transaction import Terms
 from registry.storage.disk import DiskStorage
+from registry.worker import Worker
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,26 +38,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("pyreg.registry")
 
 DATABASE = "metadata.db"
+ALONE = Worker()
 
 # How often expired uploads are looked for.
 REAP_EVERY_S = 600
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """The ASGI application; its resources are open from lifespan start-up to shut-down."""
+def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
+    """The ASGI application; its resources are open from lifespan start-up to shut-down.
+
+    `worker` says which of several processes with the same settings this is.
+    """
     opened = Opened()
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         async with open_services(settings) as services:
             opened.services = services
-            reaper = asyncio.create_task(_reap_uploads(services))
+            chores = [asyncio.create_task(_reap_uploads(services))] if worker.is_first else []
             try:
                 yield
             finally:
                 opened.services = None
-                reaper.cancel()
-                await asyncio.wait([reaper])
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
 
     app: ASGIApp = Router(
         [

@@ -1,19 +1,17 @@
 """What an operator may choose: one flat table of settings with a default each.
 
-A TOML file gives some, the command line or `PYREG_*` variables override them (only the `pyreg`
-command reads those and passes them in). An unknown or wrong one is an error that names it.
+A new setting is a field with its default, its line in the docstring of `Settings`, and what limits
+it in `_CHECKS`; one that nobody may read is named in `SECRETS`. Everything else follows from these:
+reading (`registry.configuration`), `PYREG_*` variables, `pyreg config check|schema|show`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 from urllib.parse import urlsplit
 
 from registry.errors import InvalidSettings
@@ -44,7 +42,17 @@ class Settings:
     upload_expiry_s: how long an upload may rest before it is forgotten.
     page_size: most tags or repositories in one page of a listing.
     access_log: whether each request is logged to standard error.
-    graceful_s: how long running requests may finish after SIGTERM.
+    graceful_s: how long running requests may finish after SIGTERM. Uploads that take longer are
+        parked: what arrived of them stays, and the next start goes on there.
+    workers: processes that serve; more than the machine has processors gain nothing.
+    max_connections: connections of one process beyond which requests are answered with 503; 0 is
+        no limit.
+    tls_certificate: file with the certificate and its chain, PEM; with it the server speaks TLS.
+        Read again when it changes and on SIGHUP.
+    tls_key: file with the certificate's private key, PEM, without a passphrase.
+    tls_client_ca: file with authorities, PEM; clients must show a certificate that one of them
+        signed. Empty: clients need none.
+    upgrade: whether a start may bring an older database up to date; off, `pyreg db upgrade` must.
     """
 
     root: str = "/var/lib/pyreg"
@@ -65,9 +73,15 @@ class Settings:
     page_size: int = 1000
     access_log: bool = False
     graceful_s: int = 30
+    workers: int = 1
+    max_connections: int = 0
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    upgrade: bool = True
 
     def __post_init__(self) -> None:
-        problems = [problem for check in _CHECKS if (problem := check(self))]
+        problems = broken_rules(self)
         if problems:
             raise InvalidSettings("; ".join(problems))
 
@@ -77,86 +91,35 @@ class Settings:
         return Path(self.root) / "registry"
 
 
-def load_settings(
-    file: Path | None,
-    overrides: Mapping[str, Any],
-    *,
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-) -> Settings:
-    """Settings from the [registry] table of a TOML file, if any, between defaults and overrides.
-
-    Other tables and keys of the file belong to others. Overrides may be text (from the environment
-    or the command line), which is converted.
-    Raises: InvalidSettings for a missing or broken file, an unknown key or a wrong value.
-    """
-    given: dict[str, Any] = {}
-    if file is not None:
-        try:
-            given = tomllib.loads(file.read_text(encoding="utf-8")).get("registry", {})
-        except OSError as error:
-            raise InvalidSettings(
-                f"cannot read the configuration {file}: {error.strerror}",
-                hint="name an existing TOML file with --config",
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidSettings(f"{file} is not valid TOML: {error}") from error
-        if not isinstance(given, dict):
-            raise InvalidSettings(f"'registry' in {file} must be a table", hint="write [registry]")
-    return parse_settings({**defaults, **given, **overrides}, where=str(file) if file else "")
+# Settings that are hidden wherever settings are shown, and that may be given as `<name>_file`.
+SECRETS: frozenset[str] = frozenset()
 
 
-def parse_settings(given: Mapping[str, Any], *, where: str = "") -> Settings:
-    """Turn raw values into settings, telling every problem at once."""
-    known = {field.name: field.default for field in fields(Settings)}
-    place = f" in {where}" if where else ""
-    problems = []
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        if key not in known:
-            problems.append(f"unknown setting {key!r}{place}")
-            continue
-        try:
-            values[key] = _convert(value, known[key])
-        except ValueError as error:
-            problems.append(f"setting {key!r}{place} {error}")
-    if problems:
-        raise InvalidSettings("; ".join(problems), hint="known: " + ", ".join(sorted(known)))
-    return Settings(**values)
+def broken_rules(settings: Settings) -> list[str]:
+    """What is wrong with these values, a line each; each names its setting in quotes."""
+    return [problem for check in _CHECKS if (problem := check(settings))]
 
 
-def _convert(value: Any, default: Any) -> Any:
-    if isinstance(default, bool):
-        if isinstance(value, str) and value.lower() in ("true", "1", "yes", "on"):
-            return True
-        if isinstance(value, str) and value.lower() in ("false", "0", "no", "off"):
-            return False
-        if isinstance(value, bool):
-            return value
-        raise ValueError(f"must be true or false, not {value!r}")
-    if isinstance(default, int):
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-            return int(value)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        raise ValueError(f"must be a whole number, not {value!r}")
-    if isinstance(default, tuple):
-        items = value.replace(",", " ").split() if isinstance(value, str) else value
-        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
-            return tuple(items)
-        raise ValueError(f"must be a list of texts, not {value!r}")
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"must be text, not {value!r}")
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a setting may have, both ends included."""
 
+    key: str
+    minimum: int
+    maximum: int
 
-def _at_least(key: str, minimum: int, maximum: int) -> Any:
-    def check(settings: Settings) -> str:
-        value = getattr(settings, key)
-        if minimum <= value <= maximum:
+    def __call__(self, settings: Settings) -> str:
+        value = getattr(settings, self.key)
+        if self.minimum <= value <= self.maximum:
             return ""
-        return f"setting {key!r} must be between {minimum} and {maximum}, not {value}"
+        return (
+            f"setting {self.key!r} must be between {self.minimum} and {self.maximum}, not {value}"
+        )
 
-    return check
+
+def ranges() -> dict[str, Range]:
+    """The range of every number, by setting."""
+    return {check.key: check for check in _CHECKS if isinstance(check, Range)}
 
 
 def _public_url(settings: Settings) -> str:
@@ -187,15 +150,29 @@ def _service(settings: Settings) -> str:
     return "setting 'service' must be plain text without quotes"
 
 
-_CHECKS = (
-    _at_least("port", 0, 65535),
-    _at_least("token_lifetime_s", 60, 24 * 3600),
-    _at_least("max_manifest_bytes", 4 * MIB, 64 * MIB),
-    _at_least("max_blob_bytes", 1, 1 << 50),
-    _at_least("upload_expiry_s", 60, 365 * 24 * 3600),
-    _at_least("page_size", 1, 10_000),
-    _at_least("graceful_s", 0, 3600),
+def _tls(settings: Settings) -> str:
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        given, missing = "tls_certificate", "tls_key"
+        if settings.tls_key:
+            given, missing = missing, given
+        return f"setting {given!r} needs {missing!r} beside it"
+    if settings.tls_client_ca and not settings.tls_certificate:
+        return "setting 'tls_client_ca' needs 'tls_certificate' and 'tls_key' beside it"
+    return ""
+
+
+_CHECKS: tuple[Callable[[Settings], str], ...] = (
+    Range("port", 0, 65535),
+    Range("token_lifetime_s", 60, 24 * 3600),
+    Range("max_manifest_bytes", 4 * MIB, 64 * MIB),
+    Range("max_blob_bytes", 1, 1 << 50),
+    Range("upload_expiry_s", 60, 365 * 24 * 3600),
+    Range("page_size", 1, 10_000),
+    Range("graceful_s", 0, 3600),
+    Range("workers", 1, 256),
+    Range("max_connections", 0, 1_000_000),
     _public_url,
     _proxies,
     _service,
+    _tls,
 )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.configuration import load_settings
 from registry.errors import InvalidSettings
-from registry.settings import Settings, load_settings
+from registry.settings import Settings
 
 
 def test_file_below_overrides_above_defaults(tmp_path: Path) -> None:
