@@ -12,17 +12,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import harness, images, registry
+from tests.benchmarks import harness, images, registry, zb
 from tests.builders.servers import ROOT
 from tests.builders.tools import find_tool
 
-SUITES = {"registry": registry.run, "images": images.run}
+SUITES = {"registry": registry.run, "images": images.run, "zb": zb.run}
+# zb takes as long as the others together.
+USUAL = ("registry", "images")
 TOOLS = ("docker-registry", "cc", "dockerd", "docker", "podman")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", help=f"{' '.join(SUITES)}; all when left out")
+    parser.add_argument(
+        "suites", nargs="*", help=f"{' '.join(SUITES)}; when left out: {' '.join(USUAL)}"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="rounds that count (5; quick 3)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter bursts")
     parser.add_argument("--directory", default="", help="where the contestants write (/var/tmp)")
@@ -42,7 +46,7 @@ def main() -> int:
     started = time.monotonic()
     rows: list[harness.Row] = []
     try:
-        for name in wanted.suites or SUITES:
+        for name in wanted.suites or USUAL:
             rows += SUITES[name](scratch / name, rounds, quick=wanted.quick)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # only now: see `sample.variants`

@@ -138,9 +138,14 @@ def start_pyreg(
     return server
 
 
-def start_docker_registry(root: Path, *, port: int = 0, htpasswd: str = "") -> Server:
-    """CNCF distribution as Debian packages it, at its best: in-memory cache, no access log."""
-    program = require_tool("docker-registry")
+def start_docker_registry(
+    root: Path, *, port: int = 0, htpasswd: str = "", program: str = ""
+) -> Server:
+    """CNCF distribution as Debian packages it, at its best: in-memory cache, no access log.
+
+    `program` is another version of it.
+    """
+    program = program or require_tool("docker-registry")
     port = port or free_port()
     root.mkdir(parents=True, exist_ok=True)
     auth = ""
