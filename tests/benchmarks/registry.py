@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.benchmarks.distribution import OCI_MANIFEST, Target, bearer, digest_of
 from tests.benchmarks.harness import Row, contest
+from tests.benchmarks.pushes import REPOSITORY as PUSHED
+from tests.benchmarks.pushes import run_pushes
 from tests.builders.servers import ROOT, start_docker_registry, start_pyreg
 from tests.builders.tools import find_tool
 
@@ -82,7 +84,8 @@ def run(root: Path, rounds: int, *, quick: bool) -> list[Row]:
     load = build_load()
     ours, theirs = start_pyreg(root / "pyreg"), start_docker_registry(root / "docker-registry")
     try:
-        scopes = [f"repository:{REPOSITORY}:pull,push", "repository:bench/up:pull,push"]
+        names = (REPOSITORY, "bench/up", PUSHED)
+        scopes = [f"repository:{name}:pull,push" for name in names]
         targets = [
             Target("pyreg", ours.port, bearer(ours.port, ours.username, ours.password, scopes)),
             Target("docker-registry", theirs.port),
@@ -101,6 +104,7 @@ def run(root: Path, rounds: int, *, quick: bool) -> list[Row]:
             print("no C compiler (apt-get install gcc libc6-dev): small requests not measured")
         rows += _downloads(targets, f"/v2/{REPOSITORY}/blobs/{digest}", rounds)
         rows += _uploads(targets, rounds)
+        rows += run_pushes(targets, rounds, 20 if quick else 60)
         return rows
     finally:
         ours.stop()
