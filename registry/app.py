@@ -27,7 +27,7 @@ from registry.content.uploads import BlobUploads
 from registry.metadata.base import Metadata
 from registry.metadata.database import open_metadata
 from registry.metadata.transaction import Terms
-from registry.storage.disk import DiskStorage
+from registry.storage.opening import open_storage
 from registry.worker import Worker
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open the blob store and the database, and close them again."""
-    storage = DiskStorage(str(settings.data))
+    storage = await asyncio.to_thread(open_storage, settings)
     metadata = open_database(settings)
     passwords = Passwords()
     try:
@@ -113,12 +113,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             tokens=tokens,
             refresh_tokens=RefreshTokens(metadata.credentials),
             passwords=passwords,
+            storage=storage,
             blobs=Blobs(metadata, storage),
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
         )
     finally:
         await asyncio.to_thread(passwords.close)
         await asyncio.to_thread(metadata.close)
+        await asyncio.to_thread(storage.close)
 
 
 def open_database(settings: Settings) -> Metadata:

@@ -8,6 +8,7 @@ RegistryError               base; `hint` says what to try
 │   ├── UploadUnknown       the upload ended, never began, or is somebody else's
 │   ├── ManifestBlobUnknown a manifest names content the repository does not hold (`digests`)
 │   ├── ManifestInvalid     a manifest breaks its schema (`problems`)
+│   ├── UploadContended     another request wrote the upload meanwhile
 │   ├── UploadInvalid       an upload cannot be finished as asked
 │   ├── DigestMismatched    the bytes are not those the digest promised
 │   ├── RangeMismatch       a chunk does not start where the upload ends (`expected`, `found`)
@@ -86,6 +87,14 @@ class UploadUnknown(Refused):
             f"upload {upload[:80]!r} does not exist",
             hint="it was finished, cancelled or has expired; begin a new one",
         )
+        self.upload = upload
+
+
+class UploadContended(Refused):
+    """Ask how far the upload is, and go on there."""
+
+    def __init__(self, upload: str) -> None:
+        super().__init__(f"upload {upload} was written by another request meanwhile")
         self.upload = upload
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -53,6 +53,22 @@ class Settings:
     tls_client_ca: file with authorities, PEM; clients must show a certificate that one of them
         signed. Empty: clients need none.
     upgrade: whether a start may bring an older database up to date; off, `pyreg db upgrade` must.
+    storage: where blobs live: "disk" (below root) or "s3".
+    s3_bucket: the bucket, which must exist.
+    s3_endpoint: URL of a service that speaks S3; empty: AWS itself.
+    s3_region: region for signatures; empty: as the AWS configuration says, else us-east-1.
+    s3_prefix: where in the bucket, e.g. "registry/"; empty: all of it.
+    s3_path_style: address the bucket in the path instead of the host name, as most services of
+        one's own need it; does not matter for AWS.
+    s3_access_key, s3_secret_key, s3_session_token: credentials; empty: the usual AWS chain, which
+        is variables, files, and the role of the machine or container.
+    s3_checksums: let the client library add its own checksums. Our digests cover the same bytes.
+    s3_redirect: whether blobs are read from the service itself, by 307 to a signed URL.
+    s3_public_endpoint: URL of the service as clients reach it, for these signed URLs; empty: the
+        same as s3_endpoint.
+    s3_redirect_s: how long a signed URL is valid; a new one is made when half of it is over.
+    s3_upload_bytes: bytes of full parts that may wait for the service at once; beyond it clients
+        are made to wait. They lie in unlinked files below root, not in memory.
     """
 
     root: str = "/var/lib/pyreg"
@@ -79,6 +95,20 @@ class Settings:
     tls_key: str = ""
     tls_client_ca: str = ""
     upgrade: bool = True
+    storage: str = "disk"
+    s3_bucket: str = ""
+    s3_endpoint: str = ""
+    s3_region: str = ""
+    s3_prefix: str = ""
+    s3_path_style: bool = True
+    s3_access_key: str = field(default="", repr=False)
+    s3_secret_key: str = field(default="", repr=False)
+    s3_session_token: str = field(default="", repr=False)
+    s3_checksums: bool = False
+    s3_redirect: bool = False
+    s3_public_endpoint: str = ""
+    s3_redirect_s: int = 1200
+    s3_upload_bytes: int = 256 * MIB
 
     def __post_init__(self) -> None:
         problems = broken_rules(self)
@@ -92,7 +122,7 @@ class Settings:
 
 
 # Settings that are hidden wherever settings are shown, and that may be given as `<name>_file`.
-SECRETS: frozenset[str] = frozenset()
+SECRETS: frozenset[str] = frozenset({"s3_access_key", "s3_secret_key", "s3_session_token"})
 
 
 def broken_rules(settings: Settings) -> list[str]:
@@ -161,6 +191,39 @@ def _tls(settings: Settings) -> str:
     return ""
 
 
+def _storage(settings: Settings) -> str:
+    if settings.storage not in ("disk", "s3"):
+        return f"setting 'storage' must be disk or s3, not {settings.storage!r}"
+    if settings.storage == "s3" and not settings.s3_bucket:
+        return "setting 's3_bucket' is missing: storage = \"s3\" needs it"
+    if bool(settings.s3_access_key) != bool(settings.s3_secret_key):
+        return "settings 's3_access_key' and 's3_secret_key' must be given together"
+    return ""
+
+
+def _s3_names(settings: Settings) -> str:
+    if re.fullmatch(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{1,62})?", settings.s3_bucket) is None:
+        return f"setting 's3_bucket' cannot be a bucket's name: {settings.s3_bucket!r}"
+    parts = settings.s3_prefix.removesuffix("/").split("/")
+    plain = all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", part) for part in parts)
+    if settings.s3_prefix and not plain:
+        return f"setting 's3_prefix' must be plain words between '/': {settings.s3_prefix!r}"
+    return ""
+
+
+def _s3_endpoint(settings: Settings) -> str:
+    for key in ("s3_endpoint", "s3_public_endpoint"):
+        text = getattr(settings, key)
+        try:
+            url = urlsplit(text)
+            good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:
+            good = False
+        if text and (not good or url.query or url.username or url.password):
+            return f"setting {key!r} must look like https://host[:port]"
+    return ""
+
+
 _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("port", 0, 65535),
     Range("token_lifetime_s", 60, 24 * 3600),
@@ -175,4 +238,9 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     _proxies,
     _service,
     _tls,
+    Range("s3_redirect_s", 60, 7 * 24 * 3600),
+    Range("s3_upload_bytes", 64 * MIB, 1 << 40),
+    _storage,
+    _s3_names,
+    _s3_endpoint,
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from registry.content.uploads import BlobUploads
     from registry.metadata.base import Metadata
     from registry.settings import Settings
+    from registry.storage.base import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +29,6 @@ class Services:
     tokens: TokenService
     refresh_tokens: RefreshTokens
     passwords: Passwords
+    storage: Storage
     blobs: Blobs
     uploads: BlobUploads

@@ -47,8 +47,8 @@ class Blobs:
         key = StoreKey.parse(record.store_key)
         try:
             if self._storage.opens_at_once:
-                return self._storage.open(key)
-            return await in_thread(SENDERS, self._storage.open, key)
+                return self._storage.open(key, record.size)
+            return await in_thread(SENDERS, self._storage.open, key, record.size)
         except BlobMissing:
             # Removed between the row and the open, which is as if it had been before the row.
             if await self._metadata.hot.blob(access, digest) is None:

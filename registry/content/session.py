@@ -4,14 +4,56 @@ Two things say how far an upload is, the row in the database and the bytes in th
 are right: a server that was killed in the middle of a chunk has more bytes than the row says, and
 the client is told so and continues there. The row's saved hash is used only if it is of exactly
 the stored bytes; otherwise they are read and hashed again.
+
+A store that does not keep uploads (S3) has no bytes of its own to go by: there the row is right,
+and every step is saved in it. What a killed server received since then is sent again. A hash that
+cannot be continued there is made from the finished blob, before anybody can see it.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from ocispec.digest import Digest
 from registry.content.hashing import Hasher, InvalidHashState, new_hasher, resume_hasher
-from registry.metadata.base import UploadRecord
-from registry.storage.base import Storage, UploadContents, UploadStatus, UploadWriter
+from registry.metadata.base import Access, UploadRecord, Uploads
+from registry.storage.base import (
+    BlobReader,
+    Storage,
+    StoreKey,
+    UploadContents,
+    UploadStatus,
+    UploadWriter,
+)
+
+PIECE = 1 << 20
+
+
+class RowProgress:
+    """An upload's row as a store sees it, from the worker thread that has the upload."""
+
+    def __init__(
+        self,
+        uploads: Uploads,
+        access: Access,
+        record: UploadRecord,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._uploads = uploads
+        self._access = access
+        self._loop = loop
+        self._upload = record.id
+        self.offset = record.offset
+        self.state = record.store_state
+
+    def swap(self, state: str) -> None:
+        change = self._uploads.swap_state(self._access, self._upload, old=self.state, new=state)
+        asyncio.run_coroutine_threadsafe(change, self._loop).result()
+        self.state = state
+
+    def saved(self, record: UploadRecord) -> None:
+        """The row was written together with other things; this is how it is now."""
+        self.offset, self.state = record.offset, record.store_state
 
 
 class Session:
@@ -21,13 +63,13 @@ class Session:
         self,
         storage: Storage,
         record: UploadRecord,
-        epoch: str,
+        progress: RowProgress,
         writer: UploadWriter,
         hasher: Hasher | None,
     ) -> None:
         self._storage = storage
         self.record = record
-        self.epoch = epoch
+        self.progress = progress
         self.writer = writer
         self.hasher = hasher
 
@@ -42,10 +84,13 @@ class Session:
             return b""
         return self.hasher.state() or b""
 
-    def digest(self, algorithm: str) -> Digest:
-        """The digest of everything stored, hashed again if the running hash is another's."""
+    def digest(self, algorithm: str) -> Digest | None:
+        """The digest of everything stored, hashed again if the running hash is another's; None if
+        the store cannot read an upload back, so that only the finished blob can be hashed."""
         if self.hasher is not None and self.hasher.algorithm == algorithm:
             return self.hasher.digest()
+        if not self._storage.keeps_uploads:
+            return None
         return hash_stored(self._storage, self.record.id, algorithm).digest()
 
     def rollback(self) -> None:
@@ -58,7 +103,12 @@ class Session:
 
 
 def open_session(
-    storage: Storage, record: UploadRecord, *, start: int | None, algorithm: str
+    storage: Storage,
+    record: UploadRecord,
+    progress: RowProgress,
+    *,
+    start: int | None,
+    algorithm: str,
 ) -> Session:
     """Take hold of an upload, to add bytes at `start`; None is wherever it ends.
 
@@ -66,14 +116,14 @@ def open_session(
 
     Raises: UploadUnknown, OffsetMismatch, UploadBusy of the storage.
     """
-    status = storage.status(record.id)
-    writer = storage.append(record.id, status.size if start is None else start)
+    status = storage.status(record.id, progress)
+    writer = storage.append(record.id, status.size if start is None else start, progress)
     try:
         hasher = _running_hash(storage, record, status, algorithm)
     except BaseException:
         writer.close()
         raise
-    return Session(storage, record, status.epoch, writer, hasher)
+    return Session(storage, record, progress, writer, hasher)
 
 
 def hash_stored(contents: UploadContents, upload: str, algorithm: str) -> Hasher:
@@ -82,6 +132,16 @@ def hash_stored(contents: UploadContents, upload: str, algorithm: str) -> Hasher
     for chunk in contents.read(upload):
         hasher.update(chunk)
     return hasher
+
+
+def hash_blob(blobs: BlobReader, key: StoreKey, algorithm: str) -> Digest:
+    """Hash the bytes of a committed blob."""
+    hasher = new_hasher(algorithm)
+    with blobs.open(key) as blob:
+        blob.prepare(0, blob.size)
+        while hasher.size < blob.size:
+            hasher.update(blob.read_at(hasher.size, PIECE))
+    return hasher.digest()
 
 
 def saved_hash(record: UploadRecord, status: UploadStatus) -> Hasher | None:
@@ -105,4 +165,7 @@ def _running_hash(
         return new_hasher(algorithm)
     if algorithm != record.algorithm:
         return None
-    return saved_hash(record, status) or hash_stored(storage, record.id, algorithm)
+    saved = saved_hash(record, status)
+    if saved is None and storage.keeps_uploads:
+        return hash_stored(storage, record.id, algorithm)
+    return saved

@@ -3,7 +3,8 @@
 Order of a commit (the blob exists for clients from the last step on, and not before):
 
     1. all bytes are in the upload's file, and hash to what the client said
-    2. storage.commit: fdatasync, rename to the store key, fsync of the directory
+    2. the writer's commit: fdatasync, rename to the store key, fsync of the directory; on S3 the
+       multipart upload is completed
     3. one transaction: blob row, membership, end of the upload row
 
 A crash after 2 leaves bytes without a row, which the audit finds; never a row without bytes.
@@ -11,6 +12,7 @@ A crash after 2 leaves bytes without a row, which the audit finds; never a row w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -19,13 +21,14 @@ from uuid import uuid4
 from ocispec.digest import Digest
 from ocispec.distribution.scope import PUSH
 from registry.content.hashing import HashingSink, new_hasher
-from registry.content.session import Session, open_session
+from registry.content.session import RowProgress, Session, hash_blob, open_session
 from registry.errors import DigestMismatched, SizeMismatch, UploadUnknown
 from registry.metadata.base import Access, BlobRecord, Metadata, UploadRecord
 from registry.server.errors import BodyTooLarge, ClientGone, ClientStalled, MalformedBody
 from registry.server.extensions import Sink
-from registry.server.threads import RECEIVERS, in_thread
-from registry.storage.base import Storage, StoreKey
+from registry.server.threads import RECEIVERS, SENDERS, in_thread
+from registry.storage.base import Storage, StoreKey, UploadWriter
+from registry.storage.errors import StorageError
 from registry.storage.errors import UploadUnknown as NoStoredUpload
 
 log = logging.getLogger("pyreg.registry")
@@ -59,6 +62,8 @@ class BlobUploads:
     async def size(self, access: Access, upload: str) -> int:
         """Bytes received so far. Raises: UploadUnknown."""
         record = await self._record(access, upload)
+        if not self._storage.keeps_uploads:
+            return record.offset
         return (await in_thread(RECEIVERS, self._storage.status, record.id)).size
 
     async def append(
@@ -80,7 +85,7 @@ class BlobUploads:
             await self._advance(access, session)
             return session.writer.offset
         finally:
-            session.close()
+            await self._close(session)
 
     async def finish(
         self,
@@ -112,16 +117,24 @@ class BlobUploads:
                 await self._receive(access, session, body, size)
             total = session.writer.offset
             found = await in_thread(RECEIVERS, session.digest, digest.algorithm)
+            if found in (None, digest):
+                generation = (await self._metadata.hot.placement(access, digest)).generation
+                # Bytes that are there already are replaced by equal ones: a file that was damaged
+                # or lost heals with the next push. Unproven bytes must not go there.
+                wanted = StoreKey(digest, generation) if found else StoreKey(upload=record.id)
+                key = await in_thread(RECEIVERS, session.writer.commit, wanted)
         finally:
-            session.close()
+            await self._close(session)
+        if found is None:
+            found = await self._prove(key, digest)
         if found != digest:
             await self.cancel(access, upload)
             raise DigestMismatched(expected=digest, found=found)
-        key = await self._place(access, digest)
-        await in_thread(RECEIVERS, self._storage.commit, record.id, key, total)
-        return await self._metadata.uploads.finish(
-            access, record.id, digest, total, store_key=str(key), generation=key.generation
+        blob = await self._metadata.uploads.finish(
+            access, record.id, digest, total, store_key=str(key), generation=generation
         )
+        await self._drop_superfluous(blob, key)
+        return blob
 
     async def store(
         self, access: Access, digest: Digest, body: Body, *, size: int | None
@@ -135,21 +148,26 @@ class BlobUploads:
         hasher = new_hasher(digest.algorithm)
         await in_thread(RECEIVERS, self._storage.begin, upload)
         try:
-            with self._storage.append(upload, 0) as writer:
+            writer = self._storage.append(upload, 0)
+            try:
                 total = await body(HashingSink((hasher,), writer, self._limit))
-            if size is not None and size != total:
-                raise SizeMismatch(expected=size, found=total)
-            found = hasher.digest()
-            if found != digest:
-                raise DigestMismatched(expected=digest, found=found)
-            key = await self._place(access, digest)
-            await in_thread(RECEIVERS, self._storage.commit, upload, key, total)
+                if size is not None and size != total:
+                    raise SizeMismatch(expected=size, found=total)
+                found = hasher.digest()
+                if found != digest:
+                    raise DigestMismatched(expected=digest, found=found)
+                generation = (await self._metadata.hot.placement(access, digest)).generation
+                key = await in_thread(RECEIVERS, writer.commit, StoreKey(digest, generation))
+            finally:
+                await self._release(writer)
         except BaseException:
             await in_thread(RECEIVERS, self._storage.abort, upload)
             raise
-        return await self._metadata.blobs.add(
-            access, digest, total, store_key=str(key), generation=key.generation
+        blob = await self._metadata.blobs.add(
+            access, digest, total, store_key=str(key), generation=generation
         )
+        await self._drop_superfluous(blob, key)
+        return blob
 
     async def cancel(self, access: Access, upload: str) -> None:
         """End an upload and drop its bytes. Raises: UploadUnknown."""
@@ -185,23 +203,46 @@ class BlobUploads:
     async def _open(
         self, access: Access, record: UploadRecord, start: int | None, algorithm: str
     ) -> Session:
+        progress = RowProgress(self._metadata.uploads, access, record, asyncio.get_running_loop())
+
         def take() -> Session:
-            return open_session(self._storage, record, start=start, algorithm=algorithm)
+            return open_session(self._storage, record, progress, start=start, algorithm=algorithm)
 
         session = await in_thread(RECEIVERS, take)
-        try:
-            # The request before may have saved its progress just before it let go of the upload.
-            session.record = await self._record(access, record.id)
-        except BaseException:
-            session.close()
-            raise
+        if self._storage.keeps_uploads:
+            try:
+                # The request before may have saved its progress just before it let go of it.
+                session.record = await self._record(access, record.id)
+            except BaseException:
+                session.close()
+                raise
         return session
 
-    async def _place(self, access: Access, digest: Digest) -> StoreKey:
-        """Where the bytes go. Bytes that are there already are replaced by equal ones: a file that
-        was damaged or lost heals with the next push."""
-        placement = await self._metadata.hot.placement(access, digest)
-        return StoreKey(digest, placement.generation)
+    async def _close(self, session: Session) -> None:
+        await self._release(session.writer)
+
+    async def _release(self, writer: UploadWriter) -> None:
+        """Where closing asks another machine, in a thread."""
+        if self._storage.keeps_uploads:
+            writer.close()
+        else:
+            await in_thread(RECEIVERS, writer.close)
+
+    async def _prove(self, key: StoreKey, digest: Digest) -> Digest:
+        """The digest of bytes that could not be hashed before; wrong ones are removed."""
+        found = await in_thread(SENDERS, hash_blob, self._storage, key, digest.algorithm)
+        if found != digest:
+            await in_thread(RECEIVERS, self._storage.remove, key)
+        return found
+
+    async def _drop_superfluous(self, blob: BlobRecord, key: StoreKey) -> None:
+        """If somebody stored the same blob before, theirs counts. Ours can go only if its name
+        will never be another's; else it is the same name."""
+        if key.upload and blob.store_key != str(key):
+            try:
+                await in_thread(RECEIVERS, self._storage.remove, key)
+            except StorageError as error:
+                log.warning("%s stays without a use: %s", key, error)
 
     async def _receive(
         self, access: Access, session: Session, body: Body, size: int | None
@@ -225,19 +266,25 @@ class BlobUploads:
         """Save how far the upload is; the bytes are stored before the row says so.
 
         Not for a few bytes, which are hashed again sooner than a row is written; the bytes count,
-        not the row. Unless the row must live longer.
+        not the row. Unless the row must live longer, or is all there is to go by.
         """
         record = session.record
-        if session.writer.offset <= SMALL and time.time() < _half_life(record):
+        expected_state = None
+        if not self._storage.keeps_uploads:
+            await in_thread(RECEIVERS, session.writer.seal)
+            expected_state = session.progress.state
+        elif session.writer.offset <= SMALL and time.time() < _half_life(record):
             return
-        await self._metadata.uploads.advance(
+        saved = await self._metadata.uploads.advance(
             access,
             record.id,
             start=record.offset,
             offset=session.writer.offset,
             hash_state=session.hash_state,
-            store_state=session.epoch,
+            store_state=session.writer.state,
+            expected_state=expected_state,
         )
+        session.progress.saved(saved)
 
 
 def _half_life(record: UploadRecord) -> float:

@@ -339,13 +339,18 @@ class Uploads(Protocol):
         offset: int,
         hash_state: bytes = b"",
         store_state: str | None = None,
+        expected_state: str | None = None,
     ) -> UploadRecord:
         """Record that bytes from `start` to `offset` (exclusive) were stored; renews the expiry.
 
-        `store_state` None leaves it as it is.
+        `store_state` None leaves it as it is; `expected_state` is what it must be before.
 
-        Raises: UploadUnknown; RangeMismatch if the upload does not end at `start`.
+        Raises: UploadUnknown; RangeMismatch if the upload does not end at `start`;
+        UploadContended if another request changed the state meanwhile.
         """
+
+    async def swap_state(self, access: Access, upload: str, *, old: str, new: str) -> None:
+        """Change `store_state` if it is still `old`. Raises: UploadUnknown; UploadContended."""
 
     async def finish(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, select, update
 
 from ocispec.digest import Digest
-from registry.errors import RangeMismatch, UploadUnknown
+from registry.errors import RangeMismatch, UploadContended, UploadUnknown
 from registry.metadata.base import PUSH, Access, BlobRecord, ExpiredUpload, UploadRecord
 from registry.metadata.blobs import add_blob
 from registry.metadata.repositories import ensure_repository
@@ -64,11 +64,14 @@ class SqlUploads(Operations):
         offset: int,
         hash_state: bytes = b"",
         store_state: str | None = None,
+        expected_state: str | None = None,
     ) -> UploadRecord:
         access.require(PUSH)
         current = _lock(tx, access, upload)
         if current["offset"] != start:
             raise RangeMismatch(expected=current["offset"], found=start)
+        if expected_state is not None and current["store_state"] != expected_state:
+            raise UploadContended(upload)
         changed = {
             "offset": offset,
             "hash_state": hash_state,
@@ -77,6 +80,15 @@ class SqlUploads(Operations):
         }
         _update(tx, upload, changed)
         return UploadRecord(**{**current, **changed})
+
+    @writes
+    def swap_state(
+        self, tx: Transaction, access: Access, upload: str, *, old: str, new: str
+    ) -> None:
+        access.require(PUSH)
+        if _lock(tx, access, upload)["store_state"] != old:
+            raise UploadContended(upload)
+        _update(tx, upload, {"store_state": new})
 
     @writes
     def finish(

@@ -19,13 +19,13 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from ocispec.image.layout import sync_directory
-from registry.storage.base import StoredBlob, StoreKey, UploadStatus, check_upload_id
+from registry.storage.base import Progress, StoredBlob, StoreKey, UploadStatus, check_upload_id
 from registry.storage.errors import (
     BlobMissing,
     InvalidStoreKey,
@@ -52,17 +52,18 @@ class DiskStorage:
 
     #: Opening a local file takes microseconds.
     opens_at_once = True
+    keeps_uploads = True
 
     def __init__(self, root: str) -> None:
         self._root = os.path.abspath(root)
         self._uploads = os.path.join(self._root, "uploads")
-        self._epoch = _boot_id()
+        self.epoch = _boot_id()
         with _translated(self._root):
             os.makedirs(self._root, mode=0o700, exist_ok=True)
             _make_directory(self._uploads)
             _make_directory(os.path.join(self._root, "blobs"))
 
-    def open(self, key: StoreKey) -> DiskBlob:
+    def open(self, key: StoreKey, size: int | None = None) -> DiskBlob:
         with _translated(key, gone=BlobMissing(key)):
             fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             return DiskBlob(fd, key)
@@ -74,6 +75,21 @@ class DiskStorage:
         except BlobMissing:
             return False
         return True
+
+    def remove_all(self, keys: Iterable[StoreKey]) -> None:
+        for key in keys:
+            self.remove(key)
+
+    def url(self, key: StoreKey) -> str | None:
+        return None
+
+    def check(self) -> None:
+        with _translated(self._root):
+            if not os.access(self._uploads, os.W_OK):
+                raise StorageFailed(self._root, "the uploads directory cannot be written to")
+
+    def close(self) -> None:
+        pass
 
     def blobs(self) -> Iterator[StoredBlob]:
         top = os.path.join(self._root, "blobs")
@@ -96,24 +112,16 @@ class DiskStorage:
         except FileExistsError:
             raise UploadExists(upload) from None
 
-    def append(self, upload: str, offset: int) -> DiskUploadWriter:
+    def append(
+        self, upload: str, offset: int, progress: Progress | None = None
+    ) -> DiskUploadWriter:
         fd = self._lock(upload)
         size = os.fstat(fd).st_size
         if size != offset:
             os.close(fd)
             raise OffsetMismatch(expected=size, found=offset)
         os.lseek(fd, offset, os.SEEK_SET)
-        return DiskUploadWriter(fd, upload, offset)
-
-    def commit(self, upload: str, key: StoreKey, size: int) -> None:
-        fd = self._lock(upload)
-        try:
-            found = os.fstat(fd).st_size
-            if found != size:
-                raise OffsetMismatch(expected=found, found=size)
-            self._publish(fd, self._upload_path(upload), key)
-        finally:
-            os.close(fd)
+        return DiskUploadWriter(self, fd, upload, offset)
 
     def abort(self, upload: str) -> None:
         try:
@@ -122,9 +130,9 @@ class DiskStorage:
         except UploadUnknown:
             pass  # aborted twice, committed, or never begun: it is not there, as asked
 
-    def status(self, upload: str) -> UploadStatus:
+    def status(self, upload: str, progress: Progress | None = None) -> UploadStatus:
         with _translated(f"upload {upload}", gone=UploadUnknown(upload)):
-            return UploadStatus(os.stat(self._upload_path(upload)).st_size, self._epoch)
+            return UploadStatus(os.stat(self._upload_path(upload)).st_size, self.epoch)
 
     def read(self, upload: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
         with _translated(f"upload {upload}", gone=UploadUnknown(upload)):
@@ -166,7 +174,9 @@ class DiskStorage:
                 raise
             return fd
 
-    def _publish(self, fd: int, source: str, key: StoreKey) -> None:
+    def publish(self, fd: int, upload: str, key: StoreKey) -> None:
+        """Turn the locked file of an upload into a blob: what a writer's `commit` does."""
+        source = self._upload_path(upload)
         try:
             with _translated(key):
                 os.fdatasync(fd)
@@ -177,7 +187,7 @@ class DiskStorage:
             raise
         target = self._path(key)
         directory = os.path.dirname(target)
-        with _translated(key, gone=UploadUnknown(os.path.basename(source))):
+        with _translated(key, gone=UploadUnknown(upload)):
             _make_directory(directory)
             os.rename(source, target)  # the point of no return: the bytes are a blob now
             sync_directory(directory)
@@ -186,12 +196,29 @@ class DiskStorage:
 class DiskUploadWriter:
     """One piece of an upload; see `UploadWriter`."""
 
-    def __init__(self, fd: int, upload: str, start: int) -> None:
+    def __init__(self, storage: DiskStorage, fd: int, upload: str, start: int) -> None:
+        self._storage = storage
         self._fd = fd
         self._upload = upload
         self._start = start
         self._synced = start
         self.offset = start
+
+    @property
+    def state(self) -> str:
+        return self._storage.epoch
+
+    def seal(self) -> None:
+        pass
+
+    def commit(self, key: StoreKey) -> StoreKey:
+        if self._fd < 0:
+            raise ValueError("this writer is closed")
+        try:
+            self._storage.publish(self._fd, self._upload, key)
+        finally:
+            self.close()
+        return key
 
     def write(self, data: bytes | memoryview) -> None:
         if self._fd < 0:
@@ -239,6 +266,9 @@ class DiskBlob:
         self.fd = fd
         self.size = os.fstat(fd).st_size
         self._key = key
+
+    def prepare(self, offset: int, count: int) -> None:
+        pass
 
     def read_at(self, offset: int, count: int) -> bytes:
         with _translated(self._key):

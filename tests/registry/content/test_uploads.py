@@ -14,7 +14,7 @@ from registry.content.uploads import SMALL, BlobUploads, Body
 from registry.metadata.base import PULL, PUSH, Access
 from registry.metadata.database import open_metadata
 from registry.server.extensions import Sink
-from registry.storage.base import UploadStatus
+from registry.storage.base import Progress, UploadStatus
 from registry.storage.disk import DiskStorage
 
 DAY = 24 * 3600
@@ -36,7 +36,7 @@ class MeetingStorage(DiskStorage):
     loop: asyncio.AbstractEventLoop
     piece = b""
 
-    def status(self, upload: str) -> UploadStatus:
+    def status(self, upload: str, progress: Progress | None = None) -> UploadStatus:
         piece, self.piece = self.piece, b""
         if piece:
             other = self.uploads.append(ACCESS, upload, body(piece), start=None, size=None)

@@ -23,11 +23,17 @@ DATA = b"layer bytes"
 KEY = StoreKey(Digest.of(DATA))
 
 
-def store(storage: Storage, data: bytes, key: StoreKey, upload: str = UPLOAD) -> None:
+def store(storage: Storage, data: bytes, key: StoreKey, upload: str = UPLOAD) -> StoreKey:
     storage.begin(upload)
     with storage.append(upload, 0) as writer:
         writer.write(data)
-    storage.commit(upload, key, len(data))
+    return commit(storage, upload, key, len(data))
+
+
+def commit(storage: Storage, upload: str, key: StoreKey, size: int) -> StoreKey:
+    """End an upload of `size` bytes as a blob; under which key."""
+    with storage.append(upload, size) as writer:
+        return writer.commit(key)
 
 
 def content(storage: Storage, key: StoreKey) -> bytes:
@@ -68,7 +74,7 @@ class StorageContract:
                 assert writer.offset == offset
         assert b"".join(storage.read(UPLOAD)) == b"onetwothree"
         assert list(storage.read(UPLOAD, 4)) == [b"onet", b"woth", b"ree"]
-        storage.commit(UPLOAD, KEY, offset)
+        commit(storage, UPLOAD, KEY, offset)
         assert content(storage, KEY) == b"onetwothree"
 
     @pytest.mark.parametrize("offset", [0, 2, 4, 1 << 40])
@@ -88,10 +94,10 @@ class StorageContract:
         with storage.append(UPLOAD, 0) as writer:
             writer.write(DATA)
         with pytest.raises(OffsetMismatch):
-            storage.commit(UPLOAD, KEY, len(DATA) + 1)
+            commit(storage, UPLOAD, KEY, len(DATA) + 1)
         with pytest.raises(BlobMissing):
             storage.open(KEY)
-        storage.commit(UPLOAD, KEY, len(DATA))
+        commit(storage, UPLOAD, KEY, len(DATA))
 
     def test_one_writer_at_a_time(self, storage: Storage) -> None:
         storage.begin(UPLOAD)
@@ -100,8 +106,8 @@ class StorageContract:
             with pytest.raises(UploadBusy):
                 storage.append(UPLOAD, len(DATA))
             with pytest.raises(UploadBusy):
-                storage.commit(UPLOAD, KEY, len(DATA))
-        storage.commit(UPLOAD, KEY, len(DATA))
+                commit(storage, UPLOAD, KEY, len(DATA))
+        commit(storage, UPLOAD, KEY, len(DATA))
 
     def test_bytes_stay_when_a_piece_ends_early(self, storage: Storage) -> None:
         storage.begin(UPLOAD)
@@ -126,7 +132,7 @@ class StorageContract:
     def test_the_empty_blob(self, storage: Storage) -> None:
         key = StoreKey(Digest.of(b""))
         storage.begin(UPLOAD)
-        storage.commit(UPLOAD, key, 0)
+        commit(storage, UPLOAD, key, 0)
         assert content(storage, key) == b""
 
     def test_a_committed_upload_is_no_upload_any_more(self, storage: Storage) -> None:
@@ -225,4 +231,4 @@ class StorageContract:
         with pytest.raises(UploadUnknown):
             storage.append(upload, 0)
         with pytest.raises(UploadUnknown):
-            storage.commit(upload, KEY, 0)
+            commit(storage, upload, KEY, 0)

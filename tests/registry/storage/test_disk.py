@@ -25,7 +25,15 @@ from registry.storage.errors import (
     StorageFull,
     UploadUnknown,
 )
-from tests.registry.storage.contract import DATA, KEY, UPLOAD, StorageContract, content, store
+from tests.registry.storage.contract import (
+    DATA,
+    KEY,
+    UPLOAD,
+    StorageContract,
+    commit,
+    content,
+    store,
+)
 
 
 class TestDisk(StorageContract):
@@ -75,7 +83,7 @@ def test_an_upload_goes_on_after_a_restart(root: str) -> None:
     assert status.size == 4
     with second.append(UPLOAD, 4) as writer:
         writer.write(DATA[4:])
-    second.commit(UPLOAD, KEY, len(DATA))
+    commit(second, UPLOAD, KEY, len(DATA))
     assert content(second, KEY) == DATA
 
 
@@ -95,7 +103,7 @@ def test_a_large_blob_crosses_the_writeback(root: str) -> None:
     with storage.append(UPLOAD, 0) as writer:
         for start in range(0, len(data), 1 << 20):
             writer.write(data[start : start + (1 << 20)])
-    storage.commit(UPLOAD, key, len(data))
+    commit(storage, UPLOAD, key, len(data))
     assert content(storage, key) == data
 
 
@@ -133,7 +141,7 @@ def test_a_writer_never_writes_into_a_blob(root: str, monkeypatch: pytest.Monkey
 
     def flock_after_a_commit(fd: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
-        storage.commit(UPLOAD, KEY, len(DATA))
+        commit(storage, UPLOAD, KEY, len(DATA))
         flock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock_after_a_commit)
@@ -187,7 +195,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
             with pytest.raises(StorageFull):
                 writer.write(b"x" * 900_000)
         assert storage.status(UPLOAD).size == len(DATA)
-        storage.commit(UPLOAD, KEY, len(DATA))
+        commit(storage, UPLOAD, KEY, len(DATA))
         assert content(storage, KEY) == DATA
     finally:
         subprocess.run(["umount", mount], check=True)
@@ -207,7 +215,7 @@ def test_bytes_that_cannot_be_made_durable_are_not_a_blob(
         writer.write(DATA)
     monkeypatch.setattr(os, "fdatasync", fail)
     with pytest.raises(StorageFailed, match="Input/output error"):
-        storage.commit(UPLOAD, KEY, len(DATA))
+        commit(storage, UPLOAD, KEY, len(DATA))
     with pytest.raises(BlobMissing):
         storage.open(KEY)
     with pytest.raises(UploadUnknown):
@@ -233,7 +241,7 @@ def test_the_order_of_a_commit(root: str, monkeypatch: pytest.MonkeyPatch) -> No
 
     for name in real:
         monkeypatch.setattr(os, name, noted(name))
-    storage.commit(UPLOAD, KEY, len(DATA))
+    commit(storage, UPLOAD, KEY, len(DATA))
     prefix = f"blobs/sha256/{KEY.digest.encoded[:2]}"
     assert [step for step in steps if not step.startswith("mkdir")] == [
         f"fdatasync uploads/{UPLOAD}",
