@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import RowMapping, delete, exists, select, update
+from sqlalchemy import RowMapping, bindparam, delete, exists, select, update
 
 from ocispec.digest import Digest
 from registry.errors import BlobReferenced, BlobUnknown, StaleGeneration
@@ -13,7 +13,15 @@ from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, BlobRecord
 from registry.metadata.collection import lock_blobs, release_blobs, review_blobs
 from registry.metadata.repositories import ensure_repository, find_repository
 from registry.metadata.tables import blob, manifest_blob, repository, repository_blob
-from registry.metadata.transaction import Operations, Transaction, digest_of, insert, reads, writes
+from registry.metadata.transaction import (
+    Operations,
+    Transaction,
+    Upserting,
+    bound,
+    digest_of,
+    reads,
+    writes,
+)
 
 _COLUMNS = (
     blob.c.digest,
@@ -27,6 +35,42 @@ _COLUMNS = (
 
 # Holders of a blob that an anonymous mount looks at. Base layers are held by very many.
 _MAX_SOURCES = 1000
+
+_digest = bindparam("key", type_=blob.c.digest.type)
+
+_ADD = Upserting(
+    blob,
+    lambda insert: insert.values(
+        **bound(
+            blob, "digest", "size", "generation", "store_key",
+            "created_at", "unreferenced_since", "lease_until",
+        ),
+        state=LIVE,
+    )
+    .on_conflict_do_nothing()
+    .returning(*_COLUMNS),
+)  # fmt: skip
+
+_LOCK = select(*_COLUMNS).where(blob.c.digest == _digest).with_for_update()
+
+_REVIVE = (
+    update(blob)
+    .where(blob.c.digest == _digest)
+    .values(
+        **bound(blob, "size", "store_key", "created_at", "unreferenced_since"),
+        state=LIVE,
+        verified_at=None,
+    )
+)
+
+_LEASE = update(blob).where(blob.c.digest == _digest).values(**bound(blob, "lease_until"))
+
+_LINK = Upserting(
+    repository_blob,
+    lambda insert: insert.values(
+        **bound(repository_blob, "repository_id", "digest", "linked_at")
+    ).on_conflict_do_nothing(),
+)
 
 
 class SqlBlobs(Operations):
@@ -137,66 +181,60 @@ class SqlBlobs(Operations):
 
 
 def add_blob(
-    tx: Transaction, access: Access, digest: Digest, size: int, *, store_key: str, generation: int
+    tx: Transaction,
+    access: Access,
+    digest: Digest,
+    size: int,
+    *,
+    store_key: str,
+    generation: int,
+    repository_id: int | None = None,
 ) -> BlobRecord:
-    """What `Blobs.add` says, inside a transaction."""
+    """What `Blobs.add` says, inside a transaction; with the repository's id if it is known."""
     key = str(digest)
-    inserted = tx.connection.execute(
-        insert(tx, blob)
-        .values(
-            digest=key,
-            size=size,
-            state=LIVE,
-            generation=generation,
-            store_key=store_key,
-            created_at=tx.now,
-            unreferenced_since=tx.now,
-            lease_until=tx.now + tx.terms.lease_s,
-        )
-        .on_conflict_do_nothing()
-        .returning(*_COLUMNS)
-    )
-    query = select(*_COLUMNS).where(blob.c.digest == key).with_for_update()
-    row = inserted.mappings().first() or tx.connection.execute(query).mappings().one()
+    values = {
+        "size": size,
+        "store_key": store_key,
+        "created_at": tx.now,
+        "unreferenced_since": tx.now,
+    }
+    added = {
+        **values,
+        "digest": key,
+        "generation": generation,
+        "lease_until": tx.now + tx.terms.lease_s,
+    }
+    row = tx.connection.execute(_ADD(tx), added).mappings().first()
+    if row is None:
+        row = tx.connection.execute(_LOCK, {"key": key}).mappings().one()
     if row["state"] != LIVE:
         # The bytes of an older generation may be swept at any moment; only new ones count.
         if generation != row["generation"]:
             raise StaleGeneration(digest, generation=row["generation"])
-        tx.connection.execute(
-            update(blob)
-            .where(blob.c.digest == key)
-            .values(
-                state=LIVE,
-                size=size,
-                store_key=store_key,
-                created_at=tx.now,
-                unreferenced_since=tx.now,
-                verified_at=None,
-            )
-        )
-        row = tx.connection.execute(query).mappings().one()
-    record = _link(tx, access, row)
+        tx.connection.execute(_REVIVE, {**values, "key": key})
+        row = tx.connection.execute(_LOCK, {"key": key}).mappings().one()
+    record = _link(tx, access, row, repository_id)
     assert record is not None
     return record
 
 
-def _link(tx: Transaction, access: Access, row: RowMapping | None) -> BlobRecord | None:
+def _link(
+    tx: Transaction, access: Access, row: RowMapping | None, repository_id: int | None = None
+) -> BlobRecord | None:
     """Make the repository a holder of a live blob whose row is locked, and lease it."""
     if row is None:
         return None
-    repository_id = ensure_repository(tx, access)
+    if repository_id is None:
+        repository_id = ensure_repository(tx, access)
+    digest = row["digest"]
     tx.connection.execute(
-        insert(tx, repository_blob)
-        .values(repository_id=repository_id, digest=row["digest"], linked_at=tx.now)
-        .on_conflict_do_nothing()
+        _LINK(tx), {"repository_id": repository_id, "digest": digest, "linked_at": tx.now}
     )
     lease_until = max(row["lease_until"], tx.now + tx.terms.lease_s)
     if lease_until > row["lease_until"]:
-        tx.connection.execute(
-            update(blob).where(blob.c.digest == row["digest"]).values(lease_until=lease_until)
-        )
+        tx.connection.execute(_LEASE, {"key": digest, "lease_until": lease_until})
     if row["unreferenced_since"] is not None:
-        review_blobs(tx, [row["digest"]], due_at=lease_until, event="blob added")
+        review_blobs(tx, [digest], due_at=lease_until, event="blob added")
     return _record(row, lease_until=lease_until)
 
 

@@ -8,10 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import case, exists, select, update
+from sqlalchemy import bindparam, case, exists, select, update
 
 from registry.metadata.tables import blob, gc_queue, manifest_blob
-from registry.metadata.transaction import Transaction, batches, insert
+from registry.metadata.transaction import Transaction, Upserting, batches, bound
+
+_LOCK = (
+    select(blob.c.digest)
+    .where(blob.c.digest.in_(bindparam("digests", expanding=True)))
+    .order_by(blob.c.digest)
+    .with_for_update(key_share=True)
+)
+
+_RELEASE = (
+    update(blob)
+    .where(
+        blob.c.digest.in_(bindparam("digests", expanding=True)),
+        ~exists(select(1).where(manifest_blob.c.digest == blob.c.digest)),
+    )
+    .values(
+        unreferenced_since=case(
+            (blob.c.unreferenced_since.is_(None), bindparam("now", type_=blob.c.created_at.type)),
+            else_=blob.c.unreferenced_since,
+        )
+    )
+    .returning(blob.c.digest)
+)
+
+_REVIEW = Upserting(
+    gc_queue,
+    lambda insert: insert.values(
+        **bound(gc_queue, "kind", "repository_id", "key", "due_at", "event"), tries=0
+    ).on_conflict_do_update(
+        index_elements=[gc_queue.c.kind, gc_queue.c.repository_id, gc_queue.c.key],
+        set_={
+            "due_at": insert.excluded.due_at,
+            "event": insert.excluded.event,
+            "tries": insert.excluded.tries,
+        },
+    ),
+)
 
 
 def review_blobs(tx: Transaction, digests: Iterable[str], *, due_at: int, event: str) -> None:
@@ -31,12 +67,7 @@ def lock_blobs(tx: Transaction, digests: Sequence[str]) -> None:
     Every transaction locks blobs first and in this order, so that two do not wait for each other.
     """
     for batch in batches(sorted(digests)):
-        tx.connection.execute(
-            select(blob.c.digest)
-            .where(blob.c.digest.in_(batch))
-            .order_by(blob.c.digest)
-            .with_for_update(key_share=True)
-        )
+        tx.connection.execute(_LOCK, {"digests": batch})
 
 
 def release_blobs(tx: Transaction, digests: Sequence[str], *, event: str) -> None:
@@ -45,20 +76,7 @@ def release_blobs(tx: Transaction, digests: Sequence[str], *, event: str) -> Non
     The caller has locked them before it looked at anything else.
     """
     for batch in batches(sorted(digests)):
-        released = tx.connection.execute(
-            update(blob)
-            .where(
-                blob.c.digest.in_(batch),
-                ~exists(select(1).where(manifest_blob.c.digest == blob.c.digest)),
-            )
-            .values(
-                unreferenced_since=case(
-                    (blob.c.unreferenced_since.is_(None), tx.now),
-                    else_=blob.c.unreferenced_since,
-                )
-            )
-            .returning(blob.c.digest)
-        )
+        released = tx.connection.execute(_RELEASE, {"digests": batch, "now": tx.now})
         review_blobs(tx, released.scalars().all(), due_at=tx.now + tx.terms.lease_s, event=event)
 
 
@@ -78,21 +96,8 @@ def _review(
             "key": key,
             "due_at": due_at,
             "event": event,
-            "tries": 0,
         }
         for key in sorted(set(keys))
     ]
-    if not rows:
-        return
-    statement = insert(tx, gc_queue)
-    tx.connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[gc_queue.c.kind, gc_queue.c.repository_id, gc_queue.c.key],
-            set_={
-                "due_at": statement.excluded.due_at,
-                "event": statement.excluded.event,
-                "tries": 0,
-            },
-        ),
-        rows,
-    )
+    if rows:
+        tx.connection.execute(_REVIEW(tx), rows)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import ColumnElement, RowMapping, case, delete, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    RowMapping,
+    bindparam,
+    case,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from ocispec.digest import Digest
 from ocispec.distribution.name import Tag
@@ -19,18 +29,72 @@ from registry.metadata.tags import drop_tags, point_tags
 from registry.metadata.transaction import (
     Operations,
     Transaction,
+    Upserting,
     batches,
+    bound,
     comparable,
     digest_of,
     reads,
     writes,
 )
-from registry.metadata.transaction import insert as upsert
 
 # What a referrers listing shows, and filters by.
 _shown_type: ColumnElement[str] = case(
     (manifest.c.artifact_type != "", manifest.c.artifact_type),
     else_=manifest.c.config_media_type,
+)
+
+_repository = bindparam("repository", type_=manifest.c.repository_id.type)
+_digests: BindParameter[str] = bindparam("digests", expanding=True)
+
+_LOCK_BLOBS = (
+    select(blob.c.digest)
+    .join(repository_blob, repository_blob.c.digest == blob.c.digest)
+    .where(
+        repository_blob.c.repository_id == _repository,
+        blob.c.digest.in_(_digests),
+        blob.c.state == LIVE,
+    )
+    .order_by(blob.c.digest)
+    .with_for_update(key_share=True, of=blob)
+)
+
+_LOCK_CHILDREN = (
+    select(manifest.c.digest)
+    .where(manifest.c.repository_id == _repository, manifest.c.digest.in_(_digests))
+    .order_by(manifest.c.digest)
+    .with_for_update(read=True)
+)
+
+_ADD = Upserting(
+    manifest,
+    lambda insert: insert.values(
+        **bound(
+            manifest, "repository_id", "digest", "media_type", "size", "raw", "subject_digest",
+            "artifact_type", "config_media_type", "annotations", "actor", "pushed_at",
+        )
+    )
+    .on_conflict_do_nothing()
+    .returning(manifest.c.id),
+)  # fmt: skip
+
+_FIND = select(manifest.c.id).where(
+    manifest.c.repository_id == _repository,
+    manifest.c.digest == bindparam("key", type_=manifest.c.digest.type),
+)
+
+_USE_BLOB = insert(manifest_blob).values(
+    **bound(manifest_blob, "manifest_id", "repository_id", "digest", "role")
+)
+
+_USE_CHILD = insert(manifest_child).values(
+    **bound(manifest_child, "parent_id", "repository_id", "child_digest")
+)
+
+_REFERENCED = (
+    update(blob)
+    .where(blob.c.digest.in_(_digests), blob.c.unreferenced_since.is_not(None))
+    .values(unreferenced_since=None)
 )
 
 
@@ -57,13 +121,15 @@ class SqlManifests(Operations):
             missing += _missing_children(tx, repository_id, manifest)
         if missing:
             raise ManifestBlobUnknown(access.name, dict.fromkeys(missing))
+        digest = str(manifest.digest)
         id, is_new = _insert(tx, access, repository_id, manifest)
         if is_new:
             _refer(tx, repository_id, id, manifest, held)
-            events.record(tx, events.MANIFEST_PUSHED, access, digest=str(manifest.digest))
+            events.record(tx, events.MANIFEST_PUSHED, access, digest=digest)
             if not tags:
-                review_manifests(tx, repository_id, [str(manifest.digest)], event="pushed untagged")
-        point_tags(tx, access, repository_id, sorted({tag.text for tag in tags}), id)
+                review_manifests(tx, repository_id, [digest], event="pushed untagged")
+        names = sorted({tag.text for tag in tags})
+        point_tags(tx, access, repository_id, names, id, digest)
         return is_new
 
     @writes
@@ -163,31 +229,16 @@ def _lock_blobs(tx: Transaction, repository_id: int, new: NewManifest) -> set[st
     """
     held: set[str] = set()
     for batch in batches(sorted({str(reference.digest) for reference in new.blobs})):
-        query = (
-            select(blob.c.digest)
-            .join(repository_blob, repository_blob.c.digest == blob.c.digest)
-            .where(
-                repository_blob.c.repository_id == repository_id,
-                blob.c.digest.in_(batch),
-                blob.c.state == LIVE,
-            )
-            .order_by(blob.c.digest)
-            .with_for_update(key_share=True, of=blob)
-        )
-        held.update(tx.connection.execute(query).scalars())
+        wanted = {"repository": repository_id, "digests": batch}
+        held.update(tx.connection.execute(_LOCK_BLOBS, wanted).scalars())
     return held
 
 
 def _missing_children(tx: Transaction, repository_id: int, new: NewManifest) -> list[Digest]:
     there: set[str] = set()
     for batch in batches(sorted({str(child) for child in new.children})):
-        query = (
-            select(manifest.c.digest)
-            .where(manifest.c.repository_id == repository_id, manifest.c.digest.in_(batch))
-            .order_by(manifest.c.digest)
-            .with_for_update(read=True)
-        )
-        there.update(tx.connection.execute(query).scalars())
+        wanted = {"repository": repository_id, "digests": batch}
+        there.update(tx.connection.execute(_LOCK_CHILDREN, wanted).scalars())
     return [child for child in new.children if str(child) not in there]
 
 
@@ -195,30 +246,27 @@ def _insert(
     tx: Transaction, access: Access, repository_id: int, new: NewManifest
 ) -> tuple[int, bool]:
     """The manifest's id, and whether it is new. The same bytes again change nothing."""
+    digest = str(new.digest)
     inserted = tx.connection.execute(
-        upsert(tx, manifest)
-        .values(
-            repository_id=repository_id,
-            digest=str(new.digest),
-            media_type=new.media_type,
-            size=len(new.raw),
-            raw=new.raw,
-            subject_digest=None if new.subject is None else str(new.subject),
-            artifact_type=new.artifact_type,
-            config_media_type=new.config_media_type,
-            annotations=json.dumps(dict(new.annotations), ensure_ascii=False),
-            actor=access.subject,
-            pushed_at=tx.now,
-        )
-        .on_conflict_do_nothing()
-        .returning(manifest.c.id)
+        _ADD(tx),
+        {
+            "repository_id": repository_id,
+            "digest": digest,
+            "media_type": new.media_type,
+            "size": len(new.raw),
+            "raw": new.raw,
+            "subject_digest": None if new.subject is None else str(new.subject),
+            "artifact_type": new.artifact_type,
+            "config_media_type": new.config_media_type,
+            "annotations": json.dumps(dict(new.annotations), ensure_ascii=False),
+            "actor": access.subject,
+            "pushed_at": tx.now,
+        },
     ).scalar()
     if inserted is not None:
         return int(inserted), True
-    query = select(manifest.c.id).where(
-        manifest.c.repository_id == repository_id, manifest.c.digest == str(new.digest)
-    )
-    return int(tx.connection.execute(query).scalar_one()), False
+    found = tx.connection.execute(_FIND, {"repository": repository_id, "key": digest})
+    return int(found.scalar_one()), False
 
 
 def _refer(tx: Transaction, repository_id: int, id: int, new: NewManifest, held: set[str]) -> None:
@@ -226,7 +274,7 @@ def _refer(tx: Transaction, repository_id: int, id: int, new: NewManifest, held:
     uses = {(str(r.digest), r.role) for r in new.blobs if str(r.digest) in held}
     if uses:
         tx.connection.execute(
-            insert(manifest_blob),
+            _USE_BLOB,
             [
                 {"manifest_id": id, "repository_id": repository_id, "digest": digest, "role": role}
                 for digest, role in sorted(uses)
@@ -235,15 +283,11 @@ def _refer(tx: Transaction, repository_id: int, id: int, new: NewManifest, held:
     children = {str(child) for child in new.children}
     if children:
         tx.connection.execute(
-            insert(manifest_child),
+            _USE_CHILD,
             [
                 {"parent_id": id, "repository_id": repository_id, "child_digest": digest}
                 for digest in sorted(children)
             ],
         )
     for batch in batches(sorted(held)):
-        tx.connection.execute(
-            update(blob)
-            .where(blob.c.digest.in_(batch), blob.c.unreferenced_since.is_not(None))
-            .values(unreferenced_since=None)
-        )
+        tx.connection.execute(_REFERENCED, {"digests": batch})

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import exists, select
+from sqlalchemy import bindparam, exists, select
 
 from ocispec.distribution.name import RepositoryName
 from registry.errors import NameUnknown
 from registry.metadata.base import Access, Page
 from registry.metadata.tables import manifest, repository
-from registry.metadata.transaction import Operations, Transaction, comparable, insert, reads
+from registry.metadata.transaction import (
+    Operations,
+    Transaction,
+    Upserting,
+    bound,
+    comparable,
+    reads,
+)
 
 # Names are asked in pieces of this size until enough of them may be read.
 _PIECE = 1000
@@ -52,9 +59,17 @@ def repository_id(tx: Transaction, access: Access) -> int:
     return found
 
 
+_FIND = select(repository.c.id).where(repository.c.name == bindparam("name"))
+
+_ADD = Upserting(
+    repository,
+    lambda insert: insert.values(**bound(repository, "name", "created_at"))
+    .on_conflict_do_nothing(),
+)  # fmt: skip
+
+
 def find_repository(tx: Transaction, access: Access) -> int | None:
-    query = select(repository.c.id).where(repository.c.name == access.name.text)
-    return tx.connection.execute(query).scalar()
+    return tx.connection.execute(_FIND, {"name": access.name.text}).scalar()
 
 
 def ensure_repository(tx: Transaction, access: Access) -> int:
@@ -62,9 +77,5 @@ def ensure_repository(tx: Transaction, access: Access) -> int:
     found = find_repository(tx, access)
     if found is not None:
         return found
-    tx.connection.execute(
-        insert(tx, repository)
-        .values(name=access.name.text, created_at=tx.now)
-        .on_conflict_do_nothing()
-    )
+    tx.connection.execute(_ADD(tx), {"name": access.name.text, "created_at": tx.now})
     return repository_id(tx, access)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from ocispec.distribution.name import Tag
 from registry.errors import ManifestUnknown
@@ -14,12 +14,50 @@ from registry.metadata.tables import manifest, tag, tag_history
 from registry.metadata.transaction import (
     Operations,
     Transaction,
+    Upserting,
+    bound,
     comparable,
     optional_digest,
     reads,
     writes,
 )
-from registry.metadata.transaction import insert as upsert
+
+_repository = bindparam("repository", type_=tag.c.repository_id.type)
+_name = bindparam("key", type_=tag.c.name.type)
+
+_PAGE = (
+    select(tag.c.name)
+    .where(tag.c.repository_id == _repository, tag.c.name > bindparam("last"))
+    .order_by(tag.c.name)
+    .limit(bindparam("limit"))
+)
+
+_TARGET = (
+    select(manifest.c.digest)
+    .join(tag, tag.c.manifest_id == manifest.c.id)
+    .where(tag.c.repository_id == _repository, tag.c.name == _name)
+)
+
+_LOCK_TARGET = _TARGET.with_for_update(of=tag)
+
+_POINT = Upserting(
+    tag,
+    lambda insert: insert.values(
+        **bound(tag, "repository_id", "name", "manifest_id", "updated_at")
+    ).on_conflict_do_update(
+        index_elements=[tag.c.repository_id, tag.c.name],
+        set_={
+            "manifest_id": insert.excluded.manifest_id,
+            "updated_at": insert.excluded.updated_at,
+        },
+    ),
+)
+
+_DROP = delete(tag).where(tag.c.repository_id == _repository, tag.c.name == _name)
+
+_REMEMBER = insert(tag_history).values(
+    **bound(tag_history, "repository_id", "name", "old_digest", "new_digest", "actor", "at")
+)
 
 
 class SqlTags(Operations):
@@ -31,25 +69,15 @@ class SqlTags(Operations):
         id = repository_id(tx, access)
         if n <= 0:
             return Page((), False)
-        query = (
-            select(tag.c.name)
-            .where(tag.c.repository_id == id, tag.c.name > comparable(last))
-            .order_by(tag.c.name)
-            .limit(n + 1)
-        )
-        names = tx.connection.execute(query).scalars().all()
+        wanted = {"repository": id, "last": comparable(last), "limit": n + 1}
+        names = tx.connection.execute(_PAGE, wanted).scalars().all()
         return Page(tuple(map(Tag, names[:n])), len(names) > n)
 
     @writes
     def remove(self, tx: Transaction, access: Access, name: Tag) -> None:
         access.require(DELETE)
         id = repository_id(tx, access)
-        query = (
-            select(manifest.c.digest)
-            .join(tag, tag.c.manifest_id == manifest.c.id)
-            .where(tag.c.repository_id == id, tag.c.name == name.text)
-        )
-        digest = tx.connection.execute(query).scalar()
+        digest = tx.connection.execute(_TARGET, {"repository": id, "key": name.text}).scalar()
         if digest is None:
             raise ManifestUnknown(access.name, name)
         drop_tags(tx, access, id, [name.text], digest)
@@ -80,25 +108,27 @@ class SqlTags(Operations):
 
 
 def point_tags(
-    tx: Transaction, access: Access, repository_id: int, names: list[str], manifest_id: int
+    tx: Transaction,
+    access: Access,
+    repository_id: int,
+    names: list[str],
+    manifest_id: int,
+    digest: str,
 ) -> None:
     """Create tags or move them to a manifest. One that points there already stays untouched."""
-    query = select(manifest.c.digest).where(manifest.c.id == manifest_id)
-    digest: str = tx.connection.execute(query).scalar_one()
     for name in names:
-        current = tx.connection.execute(
-            select(manifest.c.digest)
-            .join(tag, tag.c.manifest_id == manifest.c.id)
-            .where(tag.c.repository_id == repository_id, tag.c.name == name)
-            .with_for_update(of=tag)
-        ).scalar()
+        key = {"repository": repository_id, "key": name}
+        current = tx.connection.execute(_LOCK_TARGET, key).scalar()
         if current == digest:
             continue
-        moved = {"manifest_id": manifest_id, "updated_at": tx.now}
         tx.connection.execute(
-            upsert(tx, tag)
-            .values(repository_id=repository_id, name=name, **moved)
-            .on_conflict_do_update(index_elements=[tag.c.repository_id, tag.c.name], set_=moved)
+            _POINT(tx),
+            {
+                "repository_id": repository_id,
+                "name": name,
+                "manifest_id": manifest_id,
+                "updated_at": tx.now,
+            },
         )
         if current is not None:
             review_manifests(tx, repository_id, [current], event="tag moved")
@@ -111,9 +141,7 @@ def drop_tags(
 ) -> None:
     """Remove tags that all point at `digest`."""
     for name in names:
-        tx.connection.execute(
-            delete(tag).where(tag.c.repository_id == repository_id, tag.c.name == name)
-        )
+        tx.connection.execute(_DROP, {"repository": repository_id, "key": name})
         _remember(tx, access, repository_id, name, old=digest, new=None)
         events.record(tx, events.TAG_REMOVED, access, digest=digest, tag=name)
 
@@ -128,12 +156,13 @@ def _remember(
     new: str | None,
 ) -> None:
     tx.connection.execute(
-        insert(tag_history).values(
-            repository_id=repository_id,
-            name=name,
-            old_digest=old,
-            new_digest=new,
-            actor=access.subject,
-            at=tx.now,
-        )
+        _REMEMBER,
+        {
+            "repository_id": repository_id,
+            "name": name,
+            "old_digest": old,
+            "new_digest": new,
+            "actor": access.subject,
+            "at": tx.now,
+        },
     )

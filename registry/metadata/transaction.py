@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache, update_wrapper
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import BindParameter, Connection, Executable, Table, bindparam, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ocispec.digest import Digest
@@ -93,11 +93,34 @@ def _named_like(step: Step[S, P, T], run: Operation[S, P, T]) -> Operation[S, P,
     return run
 
 
-def insert(tx: Transaction, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that can say ON CONFLICT: the one place where the dialects differ."""
+Upsert = sqlite.Insert | postgresql.Insert
+
+
+def insert(tx: Transaction, table: Table) -> Upsert:
+    """An INSERT that can say ON CONFLICT: here the dialects differ."""
     if tx.connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+class Upserting:
+    """The same built once, as every statement of a push is.
+
+    Statements are made at import and their values bound when they run: making one costs five
+    times as much as running it.
+    """
+
+    def __init__(self, table: Table, build: Callable[[Upsert], Executable]) -> None:
+        self._postgresql = build(postgresql.insert(table))
+        self._sqlite = build(sqlite.insert(table))
+
+    def __call__(self, tx: Transaction) -> Executable:
+        return self._postgresql if tx.connection.dialect.name == "postgresql" else self._sqlite
+
+
+def bound(table: Table, *names: str) -> dict[str, BindParameter[Any]]:
+    """A bound value for each of these columns, named like the column."""
+    return {name: bindparam(name, type_=table.c[name].type) for name in names}
 
 
 def lock_table(tx: Transaction, table: Table) -> None:

@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, select, update
+from sqlalchemy import RowMapping, and_, bindparam, delete, insert, select, update
 
 from ocispec.digest import Digest
 from registry.errors import RangeMismatch, UploadContended, UploadUnknown
@@ -14,7 +14,7 @@ from registry.metadata.base import PUSH, Access, BlobRecord, ExpiredUpload, Uplo
 from registry.metadata.blobs import add_blob
 from registry.metadata.repositories import ensure_repository
 from registry.metadata.tables import repository, upload
-from registry.metadata.transaction import Operations, Transaction, is_upload_id, writes
+from registry.metadata.transaction import Operations, Transaction, bound, is_upload_id, writes
 
 _COLUMNS = (
     upload.c.id,
@@ -25,6 +25,42 @@ _COLUMNS = (
     upload.c.created_at,
     upload.c.expires_at,
 )
+
+# The row if it is this subject's, in this repository, and has not expired.
+_ITS = and_(
+    upload.c.id == bindparam("key", type_=upload.c.id.type),
+    upload.c.subject == bindparam("holder", type_=upload.c.subject.type),
+    upload.c.expires_at > bindparam("now", type_=upload.c.expires_at.type),
+    upload.c.repository_id
+    == select(repository.c.id).where(repository.c.name == bindparam("name")).scalar_subquery(),
+)
+
+_LOCK = select(*_COLUMNS).where(_ITS).with_for_update(of=upload)
+
+_END = delete(upload).where(_ITS).returning(upload.c.repository_id)
+
+_BEGIN = insert(upload).values(
+    **bound(
+        upload, "id", "repository_id", "subject", "offset", "algorithm", "hash_state",
+        "store_state", "created_at", "expires_at",
+    )
+)  # fmt: skip
+
+_ADVANCE = (
+    update(upload)
+    .where(upload.c.id == bindparam("key", type_=upload.c.id.type))
+    .values(**bound(upload, "offset", "hash_state", "store_state", "expires_at"))
+)
+
+_EXPIRED = (
+    select(upload.c.id, upload.c.store_state)
+    .where(upload.c.expires_at <= bindparam("now", type_=upload.c.expires_at.type))
+    .order_by(upload.c.expires_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+
+_REMOVE = delete(upload).where(upload.c.id.in_(bindparam("ids", expanding=True)))
 
 
 class SqlUploads(Operations):
@@ -78,7 +114,7 @@ class SqlUploads(Operations):
             "store_state": current["store_state"] if store_state is None else store_state,
             "expires_at": tx.now + tx.terms.upload_expiry_s,
         }
-        _update(tx, upload, changed)
+        tx.connection.execute(_ADVANCE, {**changed, "key": upload})
         return UploadRecord(**{**current, **changed})
 
     @writes
@@ -103,10 +139,17 @@ class SqlUploads(Operations):
         generation: int,
     ) -> BlobRecord:
         access.require(PUSH)
-        _lock(tx, access, upload)
-        record = add_blob(tx, access, digest, size, store_key=store_key, generation=generation)
-        _delete(tx, [upload])
-        return record
+        # First: it locks the row, and comes back with everything else if the rest fails.
+        repository_id = _end(tx, access, upload)
+        return add_blob(
+            tx,
+            access,
+            digest,
+            size,
+            store_key=store_key,
+            generation=generation,
+            repository_id=repository_id,
+        )
 
     @writes
     def cancel(self, tx: Transaction, access: Access, upload: str) -> UploadRecord:
@@ -117,14 +160,8 @@ class SqlUploads(Operations):
 
     @writes
     def reap(self, tx: Transaction, *, limit: int = 100) -> tuple[ExpiredUpload, ...]:
-        query = (
-            select(upload.c.id, upload.c.store_state)
-            .where(upload.c.expires_at <= tx.now)
-            .order_by(upload.c.expires_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        expired = tuple(ExpiredUpload(*row) for row in tx.connection.execute(query))
+        rows = tx.connection.execute(_EXPIRED, {"now": tx.now, "limit": limit})
+        expired = tuple(ExpiredUpload(*row) for row in rows)
         _delete(tx, [each.id for each in expired])
         return expired
 
@@ -136,49 +173,43 @@ def new_upload_id() -> str:
 
 def _lock(tx: Transaction, access: Access, id: str) -> RowMapping:
     """The row if it is this subject's, in this repository, and has not expired."""
-    if not is_upload_id(id):
-        raise UploadUnknown(id)
-    query = (
-        select(*_COLUMNS)
-        .join(repository, repository.c.id == upload.c.repository_id)
-        .where(_belongs(access, id, tx.now))
-        .with_for_update(of=upload)
-    )
-    row = tx.connection.execute(query).mappings().first()
+    row = tx.connection.execute(_LOCK, _key(tx, access, id)).mappings().first()
     if row is None:
         raise UploadUnknown(id)
     return row
 
 
-def _belongs(access: Access, id: str, now: int) -> ColumnElement[bool]:
-    return and_(
-        upload.c.id == id,
-        upload.c.subject == access.subject,
-        upload.c.expires_at > now,
-        repository.c.name == access.name.text,
-    )
+def _end(tx: Transaction, access: Access, id: str) -> int:
+    """Remove the row that `_lock` would find; the id of its repository."""
+    found = tx.connection.execute(_END, _key(tx, access, id)).scalar()
+    if found is None:
+        raise UploadUnknown(id)
+    return int(found)
+
+
+def _key(tx: Transaction, access: Access, id: str) -> dict[str, Any]:
+    if not is_upload_id(id):
+        raise UploadUnknown(id)
+    return {"key": id, "holder": access.subject, "now": tx.now, "name": access.name.text}
 
 
 def _insert(tx: Transaction, repository_id: int, subject: str, record: UploadRecord) -> None:
     tx.connection.execute(
-        insert(upload).values(
-            id=record.id,
-            repository_id=repository_id,
-            subject=subject,
-            offset=record.offset,
-            algorithm=record.algorithm,
-            hash_state=record.hash_state,
-            store_state=record.store_state,
-            created_at=record.created_at,
-            expires_at=record.expires_at,
-        )
+        _BEGIN,
+        {
+            "id": record.id,
+            "repository_id": repository_id,
+            "subject": subject,
+            "offset": record.offset,
+            "algorithm": record.algorithm,
+            "hash_state": record.hash_state,
+            "store_state": record.store_state,
+            "created_at": record.created_at,
+            "expires_at": record.expires_at,
+        },
     )
-
-
-def _update(tx: Transaction, id: str, changed: dict[str, Any]) -> None:
-    tx.connection.execute(update(upload).where(upload.c.id == id).values(**changed))
 
 
 def _delete(tx: Transaction, ids: list[str]) -> None:
     if ids:
-        tx.connection.execute(delete(upload).where(upload.c.id.in_(ids)))
+        tx.connection.execute(_REMOVE, {"ids": ids})
