@@ -52,6 +52,12 @@ _ADVANCE = (
     .values(**bound(upload, "offset", "hash_state", "store_state", "expires_at"))
 )
 
+_SWAP = (
+    update(upload)
+    .where(upload.c.id == bindparam("key", type_=upload.c.id.type))
+    .values(**bound(upload, "store_state"))
+)
+
 _EXPIRED = (
     select(upload.c.id, upload.c.store_state)
     .where(upload.c.expires_at <= bindparam("now", type_=upload.c.expires_at.type))
@@ -124,7 +130,7 @@ class SqlUploads(Operations):
         access.require(PUSH)
         if _lock(tx, access, upload)["store_state"] != old:
             raise UploadContended(upload)
-        _update(tx, upload, {"store_state": new})
+        tx.connection.execute(_SWAP, {"key": upload, "store_state": new})
 
     @writes
     def finish(
