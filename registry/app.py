@@ -18,6 +18,8 @@ from registry.api.search import ping, search
 from registry.api.services import Services
 from registry.api.tokens import token_by_get, token_by_post
 from registry.auth.guard import Guard
+from registry.auth.limits import LoginLimits, RequestLimits
+from registry.auth.login import Logins
 from registry.auth.passwords import Passwords
 from registry.auth.policy import Policy
 from registry.auth.refresh import RefreshTokens
@@ -92,6 +94,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     passwords = Passwords()
     try:
         policy = Policy(anonymous_pull=settings.anonymous_pull)
+        logins = Logins(metadata.accounts, passwords, LoginLimits(settings.login_failures))
+        limits = RequestLimits(
+            anonymous_per_minute=settings.anonymous_requests_per_minute,
+            account_per_minute=settings.account_requests_per_minute,
+        )
         tokens = await open_token_service(
             metadata.credentials,
             issuer=settings.service,
@@ -102,9 +109,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             metadata=metadata,
             guard=Guard(
-                accounts=metadata.accounts,
                 account_now=metadata.hot.account,
-                passwords=passwords,
+                logins=logins,
+                limits=limits,
                 tokens=tokens,
                 policy=policy,
                 enabled=settings.auth,
@@ -114,6 +121,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             refresh_tokens=RefreshTokens(metadata.credentials),
             passwords=passwords,
             storage=storage,
+            logins=logins,
+            limits=limits,
             blobs=Blobs(metadata, storage),
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
         )

@@ -16,6 +16,7 @@ RegistryError               base; `hint` says what to try
 │   ├── TooLarge            above a limit (`limit`, in bytes)
 │   ├── Unsupported         switched off, or not a thing this registry does
 │   ├── Unauthenticated     no credentials, or wrong ones
+│   ├── TooManyRequests     too often; again after `after_s`
 │   └── Denied              known caller, not allowed (`action`, `name`)
 │       └── BlobReferenced  a manifest of the repository still needs the blob (`digest`)
 ├── AccountError            an account or its password is not acceptable
@@ -161,6 +162,14 @@ class Unauthenticated(Refused):
 
     def __init__(self, message: str = "authentication required") -> None:
         super().__init__(message)
+
+
+class TooManyRequests(Refused):
+    """Nothing was looked at. Ask again after `after_s` seconds."""
+
+    def __init__(self, message: str, *, after_s: int) -> None:
+        super().__init__(f"{message}; try again in {after_s} s")
+        self.after_s = after_s
 
 
 class Denied(Refused):

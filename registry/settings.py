@@ -33,6 +33,10 @@ class Settings:
     anonymous_pull: whether callers without credentials may pull every repository.
     service: our name in tokens and challenges.
     token_lifetime_s: how long an access token lasts; at least 60, clients assume that much.
+    login_failures: wrong passwords for one account from one address that have no consequence; each
+        further one doubles the time until the next is looked at, up to five minutes. 0: never.
+    anonymous_requests_per_minute, account_requests_per_minute: how often an address without
+        credentials, or an account, may ask before 429; each process counts for itself. 0: no limit.
     delete_enabled: whether tags, manifests and blobs can be deleted over HTTP.
     allow_sparse_index: whether an index may name manifests that the repository does not hold.
     allow_sparse_image: whether an image may name layers that the repository does not hold, as
@@ -80,6 +84,9 @@ class Settings:
     anonymous_pull: bool = False
     service: str = "pyreg"
     token_lifetime_s: int = 900
+    login_failures: int = 5
+    anonymous_requests_per_minute: int = 0
+    account_requests_per_minute: int = 0
     delete_enabled: bool = True
     allow_sparse_index: bool = False
     allow_sparse_image: bool = False
@@ -227,6 +234,9 @@ def _s3_endpoint(settings: Settings) -> str:
 _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("port", 0, 65535),
     Range("token_lifetime_s", 60, 24 * 3600),
+    Range("login_failures", 0, 1000),
+    Range("anonymous_requests_per_minute", 0, 1_000_000),
+    Range("account_requests_per_minute", 0, 1_000_000),
     Range("max_manifest_bytes", 4 * MIB, 64 * MIB),
     Range("max_blob_bytes", 1, 1 << 50),
     Range("upload_expiry_s", 60, 365 * 24 * 3600),

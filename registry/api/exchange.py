@@ -138,6 +138,11 @@ class Exchange:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
+    def client_address(self) -> str:
+        """Where the request comes from, as far as trusted proxies say; empty if nobody knows."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
     def base_url(self) -> str:
         """How the client reaches us: scheme and host, without a slash at the end."""
         settings = self.services.settings

@@ -67,6 +67,7 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.TooLarge, _Answer(413, "SIZE_INVALID")),
     (domain.Unsupported, _Answer(405, "UNSUPPORTED")),
     (domain.Unauthenticated, _Answer(401, "UNAUTHORIZED")),
+    (domain.TooManyRequests, _Answer(429, "TOOMANYREQUESTS")),
     # 405 as others answer it: the method is not possible on this blob as long as it is in use.
     (domain.BlobReferenced, _Answer(405, "DENIED")),
     (domain.Denied, _Answer(403, "DENIED")),
@@ -111,7 +112,7 @@ def refuse(error: Exception) -> Refusal:
                 answer.code,
                 str(error),
                 detail=_detail(error),
-                headers=[*answer.headers, *_challenge(error)],
+                headers=[*answer.headers, *_more(error)],
             )
     log.error("request failed: %s", type(error).__name__, exc_info=error)
     return Refusal(500, "UNKNOWN", "the registry failed; its log says why", headers=CLOSE)
@@ -125,9 +126,11 @@ def problem_body(refusal: Refusal) -> bytes:
     return json.dumps({"errors": [error]}, separators=(",", ":")).encode()
 
 
-def _challenge(error: Exception) -> list[Header]:
+def _more(error: Exception) -> list[Header]:
     if isinstance(error, LoginRequired):
         return [(b"www-authenticate", error.challenge.format().encode("latin-1"))]
+    if isinstance(error, domain.TooManyRequests):
+        return [(b"retry-after", b"%d" % error.after_s)]
     return []
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from registry.auth.guard import Guard
+    from registry.auth.limits import RequestLimits
+    from registry.auth.login import Logins
     from registry.auth.passwords import Passwords
     from registry.auth.policy import Policy
     from registry.auth.refresh import RefreshTokens
@@ -30,5 +32,7 @@ class Services:
     refresh_tokens: RefreshTokens
     passwords: Passwords
     storage: Storage
+    logins: Logins
+    limits: RequestLimits
     blobs: Blobs
     uploads: BlobUploads

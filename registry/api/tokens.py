@@ -14,12 +14,13 @@ from ocispec.distribution.scope import format_scopes, parse_scopes
 from registry.api.params import Query
 from registry.api.problems import Refusal
 from registry.auth.guard import MAX_AUTHORIZATION, parse_basic
-from registry.auth.login import log_in
+from registry.auth.login import credential_of
 from registry.auth.policy import ANONYMOUS, Subject
 from registry.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from registry.api.exchange import Exchange
+    from registry.metadata.base import Account
 
 MAX_FORM = 64 * 1024
 
@@ -33,7 +34,7 @@ async def token_by_get(exchange: Exchange) -> None:
     """With Basic credentials an account's token, without any an anonymous one."""
     query = exchange.query
     header = exchange.header_text(b"authorization")
-    subject = ANONYMOUS
+    account: Account | None = None
     if header:
         scheme, _, credentials = header.partition(" ")
         if scheme.lower() != "basic" or len(header) > MAX_AUTHORIZATION:
@@ -42,9 +43,9 @@ async def token_by_get(exchange: Exchange) -> None:
             name, password = parse_basic(credentials.strip())
         except Unauthenticated:
             raise _wrong_credentials() from None
-        subject = await _log_in(exchange, name, password)
+        account = await _log_in(exchange, name, password)
     wants_refresh = query.first("offline_token") == "true"
-    await _grant(exchange, query, subject, wants_refresh=wants_refresh)
+    await _grant(exchange, query, account, wants_refresh=wants_refresh)
 
 
 async def token_by_post(exchange: Exchange) -> None:
@@ -56,44 +57,46 @@ async def token_by_post(exchange: Exchange) -> None:
     match form.first("grant_type"):
         case "password":
             name, password = form.first("username") or "", form.first("password") or ""
-            subject = await _log_in(exchange, name, password)
+            account = await _log_in(exchange, name, password)
             wants_refresh = form.first("access_type") == "offline"
-            await _grant(exchange, form, subject, wants_refresh=wants_refresh)
+            await _grant(exchange, form, account, wants_refresh=wants_refresh)
         case "refresh_token":
             given = form.first("refresh_token") or ""
             services = exchange.services
             token = await services.refresh_tokens.redeem(given)
-            account = await services.metadata.accounts.find(token.account) if token else None
-            if account is None or account.disabled:
+            holder = await services.metadata.accounts.find(token.account) if token else None
+            if holder is None or holder.disabled:
                 raise _wrong_credentials()
-            subject = Subject(account.name, account.role)
-            await _grant(exchange, form, subject, refresh_token=given)
+            await _grant(exchange, form, holder, refresh_token=given)
         case _:
             raise Refusal(400, "UNSUPPORTED", "grant_type must be password or refresh_token")
 
 
-async def _log_in(exchange: Exchange, name: str, password: str) -> Subject:
-    services = exchange.services
-    account = await log_in(services.metadata.accounts, services.passwords, name, password)
+async def _log_in(exchange: Exchange, name: str, password: str) -> Account:
+    address = exchange.client_address()
+    account = await exchange.services.logins.log_in(name, password, address)
     if account is None:
         raise _wrong_credentials()
-    return Subject(account.name, account.role)
+    return account
 
 
 async def _grant(
     exchange: Exchange,
     parameters: Query,
-    subject: Subject,
+    account: Account | None,
     *,
     wants_refresh: bool = False,
     refresh_token: str = "",
 ) -> None:
     services = exchange.services
+    subject = Subject(account.name, account.role) if account is not None else ANONYMOUS
+    services.limits.spend(subject.name, exchange.client_address())
     # Clients repeat the parameter, or join scopes with blanks, or both.
     requested = parse_scopes(" ".join(parameters.all("scope")))
     granted = services.policy.grant(subject, requested)
-    token = services.tokens.issue(subject.name, granted)
-    if wants_refresh and subject != ANONYMOUS:
+    credential = credential_of(account) if account is not None else ""
+    token = services.tokens.issue(subject.name, granted, credential=credential)
+    if wants_refresh and account is not None:
         client = parameters.first("client_id") or ""
         refresh_token = await services.refresh_tokens.issue(subject.name, client)
     document: dict[str, object] = {

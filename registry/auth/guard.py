@@ -29,12 +29,12 @@ from typing import Protocol
 from ocispec.distribution.challenge import Challenge
 from ocispec.distribution.name import RepositoryName
 from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scope, format_scopes
-from registry.auth.login import log_in
-from registry.auth.passwords import Passwords
+from registry.auth.limits import RequestLimits
+from registry.auth.login import Logins, credential_of
 from registry.auth.policy import ANONYMOUS, CATALOG, REGISTRY, Policy, Subject
 from registry.auth.tokens import TokenExpired, TokenService, VerifiedToken
 from registry.errors import Denied, Unauthenticated
-from registry.metadata.base import Access, Account, Accounts
+from registry.metadata.base import Access, Account
 
 # How long verified credentials are believed. A password costs milliseconds, a token microseconds.
 REMEMBER_S = 5.0
@@ -73,6 +73,8 @@ class Request(Protocol):
 
     def base_url(self) -> str: ...
 
+    def client_address(self) -> str: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -95,17 +97,17 @@ class Guard:
     def __init__(
         self,
         *,
-        accounts: Accounts,
         account_now: Callable[[str], Awaitable[Account | None]],
-        passwords: Passwords,
+        logins: Logins,
+        limits: RequestLimits,
         tokens: TokenService,
         policy: Policy,
         enabled: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._accounts = accounts
         self._account_now = account_now
-        self._passwords = passwords
+        self._logins = logins
+        self._limits = limits
         self._tokens = tokens
         self._policy = policy
         self._enabled = enabled
@@ -147,6 +149,7 @@ class Guard:
         if not caller.is_expired or (
             owns is not None and caller.subject != ANONYMOUS and await owns(access)
         ):
+            self._limits.spend(caller.subject.name, request.client_address())
             return access
         raise self._expired(request, wanted)
 
@@ -172,6 +175,7 @@ class Guard:
             )
             if not (held and self._policy.may_list(caller.subject)):
                 raise self._refusal(request, caller, wanted, PULL, "the catalog")
+        self._limits.spend(caller.subject.name, request.client_address())
         return self._readable(caller)
 
     async def authorise_search(self, request: Request) -> Callable[[str], bool]:
@@ -226,7 +230,7 @@ class Guard:
                 raise self._expired(request, wanted)
             return caller
         try:
-            until, caller = await self._look_up(header, now)
+            until, caller = await self._look_up(request, header, now)
         except Unauthenticated as error:
             self._remembered.pop(key, None)
             challenge = self._challenge(request, wanted, error="invalid_token")
@@ -240,7 +244,7 @@ class Guard:
             raise self._expired(request, wanted)
         return caller
 
-    async def _look_up(self, header: bytes, now: float) -> tuple[float, Caller]:
+    async def _look_up(self, request: Request, header: bytes, now: float) -> tuple[float, Caller]:
         if len(header) > MAX_AUTHORIZATION:
             raise Unauthenticated("the credentials are too long")
         scheme, _, credentials = header.decode("latin-1").partition(" ")
@@ -255,7 +259,8 @@ class Guard:
                     raise
             return until, await self._bearer(token, is_expired)
         if scheme.lower() == "basic":
-            account = await log_in(self._accounts, self._passwords, *parse_basic(credentials))
+            name, password = parse_basic(credentials)
+            account = await self._logins.log_in(name, password, request.client_address())
             if account is None:
                 raise Unauthenticated("the user name or password is wrong")
             subject = Subject(account.name, account.role)
@@ -269,6 +274,8 @@ class Guard:
         account = await self._account_now(token.subject)
         if account is None or account.disabled:
             raise Unauthenticated("the account does not exist any more")
+        if credential_of(account) != token.credential:
+            raise Unauthenticated("the token was given for another password")
         return Caller(Subject(account.name, account.role), token, is_expired, account)
 
     async def _is_current(self, caller: Caller) -> bool:

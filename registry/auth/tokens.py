@@ -74,6 +74,8 @@ class VerifiedToken:
     grants: Mapping[tuple[str, str], frozenset[str]]
     #: Seconds since 1970.
     expires_at: int
+    #: The password it was given for, as `registry.auth.login.credential_of` names it.
+    credential: str = ""
 
     def actions(self, kind: str, name: str) -> frozenset[str]:
         """Granted actions on one resource; `*` is left as it is."""
@@ -144,7 +146,7 @@ class Tokens:
                 self._signing = key.kid, private
         self._remembered.clear()
 
-    def issue(self, subject: str, grants: Iterable[Scope]) -> IssuedToken:
+    def issue(self, subject: str, grants: Iterable[Scope], *, credential: str = "") -> IssuedToken:
         """A token for our own service that allows its bearer exactly `grants`."""
         now = int(self._clock())
         kid, private = self._signing
@@ -161,6 +163,8 @@ class Tokens:
                 for scope in merge(grants)
             ],
         }
+        if credential:
+            claims["cred"] = credential
         text = jwt.encode(claims, private, algorithm=_ALGORITHM, headers={"kid": kid})
         return IssuedToken(text, now, self._lifetime_s)
 
@@ -213,11 +217,13 @@ class Tokens:
 
 def _verified(claims: Mapping[str, Any], now: float) -> VerifiedToken:
     subject, expires_at, not_before = claims["sub"], claims["exp"], claims["nbf"]
-    if type(expires_at) is not int or type(not_before) is not int or type(subject) is not str:
+    credential = claims.get("cred", "")
+    numbers, texts = (expires_at, not_before), (subject, credential)
+    if any(type(each) is not int for each in numbers) or any(type(t) is not str for t in texts):
         raise Unauthenticated("the token is malformed")
     if now < not_before - _SKEW_S:
         raise Unauthenticated("the token is not valid yet")
-    token = VerifiedToken(subject, _grants(claims.get("access")), expires_at)
+    token = VerifiedToken(subject, _grants(claims.get("access")), expires_at, credential)
     if now >= expires_at:
         raise TokenExpired(token)
     return token
@@ -249,9 +255,9 @@ class TokenService:
         """Our name in challenges; tokens for another one are refused."""
         return self._tokens.service
 
-    def issue(self, subject: str, grants: Iterable[Scope]) -> IssuedToken:
+    def issue(self, subject: str, grants: Iterable[Scope], *, credential: str = "") -> IssuedToken:
         """A token for our own service that allows its bearer exactly `grants`."""
-        return self._tokens.issue(subject, grants)
+        return self._tokens.issue(subject, grants, credential=credential)
 
     async def verify(self, text: str) -> VerifiedToken:
         """As `Tokens.verify`; a key unknown here is looked for in the database, now and then.

@@ -259,6 +259,39 @@ async def test_a_password_that_was_changed_is_wrong_at_once(start: Start) -> Non
             assert (await user.get("/v2/")).status_code == 401
 
 
+async def test_a_new_password_ends_every_token_at_once(registry: Registry) -> None:
+    """Remembered ones, unseen ones, expired ones with an upload under way, and refresh tokens."""
+    services = registry.app.routes[0]._opened.get()
+    auth = ("alice", password_of("alice"))
+    given = (await registry.anonymous.get("/token?offline_token=true", auth=auth)).json()
+    unseen = await registry.token("alice", "repository:team/app:pull,push")
+    async with await registry.login("alice", "team/app") as alice:
+        location = (await alice.post("/v2/team/app/blobs/uploads/")).headers["location"]
+        changed = await services.passwords.hash("quite another one")
+        await services.metadata.accounts.set_password("alice", changed)
+        assert (await alice.patch(location, content=b"x")).status_code == 401
+        assert (await alice.get("/v2/team/app/tags/list")).status_code == 401
+    for token in (unseen, given["token"]):
+        assert (await registry.anonymous.get("/v2/", headers=bearer(token))).status_code == 401
+    form = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
+    assert (await registry.anonymous.post("/token", data=form)).status_code == 401
+    auth = ("alice", "quite another one")
+    fresh = (await registry.anonymous.get("/token", auth=auth)).json()["token"]
+    assert (await registry.anonymous.get("/v2/", headers=bearer(fresh))).status_code == 200
+
+
+async def test_a_token_of_a_removed_account_is_not_one_of_its_namesakes(
+    registry: Registry,
+) -> None:
+    services = registry.app.routes[0]._opened.get()
+    token = await registry.token("alice", "repository:team/app:pull,push")
+    await services.metadata.accounts.remove("alice")
+    again = await services.passwords.hash(password_of("alice"))
+    await services.metadata.accounts.add("alice", again, "writer")
+    answer = await registry.anonymous.get("/v2/", headers=bearer(token))
+    assert answer.status_code == 401
+
+
 async def test_a_token_that_expires_in_a_push_still_finishes_its_uploads(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ DIGEST = Digest.of(b"")
         (domain.Unauthenticated(), 401, "UNAUTHORIZED"),
         (domain.DatabaseBusy(5), 503, "UNAVAILABLE"),
         (domain.StaleGeneration(DIGEST, generation=1), 503, "UNAVAILABLE"),
+        (domain.TooManyRequests("x", after_s=7), 429, "TOOMANYREQUESTS"),
         (domain.StorageFull("x"), 507, "UNAVAILABLE"),
         (storage.StorageFull("x"), 507, "UNAVAILABLE"),
         (storage.StorageFailed("x", "EIO"), 503, "UNAVAILABLE"),
@@ -69,6 +70,7 @@ def test_every_refusal_is_the_callers_fault(kind: type[Exception]) -> None:
     error = kind.__new__(kind)
     for fact in ("digests", "expected", "found"):
         setattr(error, fact, ())
+    error.after_s = 1  # type: ignore[attr-defined]
     if kind.__name__ != "LoginRequired":
         assert 400 <= refuse(error).status < 500
 
