@@ -8,6 +8,7 @@ Order of a commit (the blob exists for clients from the last step on, and not be
     3. one transaction: blob row, membership, end of the upload row
 
 A crash after 2 leaves bytes without a row, which the audit finds; never a row without bytes.
+The same PUT again gets on from there (`registry.content.retries`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from uuid import uuid4
 from ocispec.digest import Digest
 from ocispec.distribution.scope import PUSH
 from registry.content.hashing import HashingSink, new_hasher
+from registry.content.retries import Placed, PlacedUploads, size_hashed
 from registry.content.session import RowProgress, Session, hash_blob, open_session
 from registry.errors import DigestMismatched, SizeMismatch, UploadUnknown
 from registry.metadata.base import Access, BlobRecord, Metadata, UploadRecord
@@ -28,7 +30,7 @@ from registry.server.errors import BodyTooLarge, ClientGone, ClientStalled, Malf
 from registry.server.extensions import Sink
 from registry.server.threads import RECEIVERS, SENDERS, in_thread
 from registry.storage.base import Storage, StoreKey, UploadWriter
-from registry.storage.errors import StorageError
+from registry.storage.errors import BlobMissing, StorageError
 from registry.storage.errors import UploadUnknown as NoStoredUpload
 
 log = logging.getLogger("pyreg.registry")
@@ -48,6 +50,7 @@ class BlobUploads:
         self._metadata = metadata
         self._storage = storage
         self._limit = max_blob_bytes
+        self._placed = PlacedUploads()
 
     async def begin(self, access: Access, *, algorithm: str = "sha256") -> UploadRecord:
         """An empty upload, ready to be written to."""
@@ -110,6 +113,8 @@ class BlobUploads:
         except (UploadUnknown, NoStoredUpload):
             blob = await self._metadata.hot.blob(access, digest)
             if blob is None:
+                blob = await self._finish_again(access, upload, digest)
+            if blob is None:
                 raise
             return blob
         try:
@@ -130,11 +135,43 @@ class BlobUploads:
         if found != digest:
             await self.cancel(access, upload)
             raise DigestMismatched(expected=digest, found=found)
+        placed = Placed(digest, total, key, generation)
+        self._placed.add(record.id, placed)
+        return await self._enter(access, record.id, placed)
+
+    async def _enter(self, access: Access, upload: str, placed: Placed) -> BlobRecord:
+        """The last step: the rows."""
         blob = await self._metadata.uploads.finish(
-            access, record.id, digest, total, store_key=str(key), generation=generation
+            access,
+            upload,
+            placed.digest,
+            placed.size,
+            store_key=str(placed.key),
+            generation=placed.generation,
         )
-        await self._drop_superfluous(blob, key)
+        self._placed.remove(upload)
+        await self._drop_superfluous(blob, placed.key)
         return blob
+
+    async def _finish_again(self, access: Access, upload: str, digest: Digest) -> BlobRecord | None:
+        """Enter what an earlier request placed and could not enter; None if it did not."""
+        record = await self._metadata.hot.upload(access, upload)
+        if record is None:
+            return None
+        placed = self._placed.find(upload, digest)
+        if placed is None and (size := size_hashed(record, digest)) is not None:
+            generation = (await self._metadata.hot.placement(access, digest)).generation
+            placed = Placed(digest, size, StoreKey(digest, generation), generation)
+        if placed is None or not await in_thread(RECEIVERS, self._holds, placed):
+            return None
+        return await self._enter(access, record.id, placed)
+
+    def _holds(self, placed: Placed) -> bool:
+        try:
+            with self._storage.open(placed.key) as blob:
+                return blob.size == placed.size
+        except BlobMissing:
+            return False
 
     async def store(
         self, access: Access, digest: Digest, body: Body, *, size: int | None
