@@ -292,11 +292,11 @@ class BlobUploads:
             await self._advance(access, session)
             raise
         except (BodyTooLarge, MalformedBody):
-            session.rollback()
+            await in_thread(RECEIVERS, session.rollback)
             raise
         came = session.writer.offset - before
         if size is not None and came != size:
-            session.rollback()
+            await in_thread(RECEIVERS, session.rollback)
             raise SizeMismatch(expected=size, found=came)
 
     async def _advance(self, access: Access, session: Session) -> None:

@@ -106,7 +106,7 @@ def s3_service(directory: Path) -> Iterator[S3Service]:
             pytest.skip("no S3 service: versitygw needs a Go toolchain (apt-get install golang)")
         missing("versitygw is not installed")
     port = free_port()
-    data, metadata = directory / "s3", directory / "s3-metadata"
+    data, metadata = directory / "objects", directory / "metadata"
     data.mkdir(parents=True)
     metadata.mkdir()
     server = start(
@@ -117,6 +117,7 @@ def s3_service(directory: Path) -> Iterator[S3Service]:
             "--region", REGION,
             "--port", f"127.0.0.1:{port}",
             "--quiet",
+            "--keep-alive",
             "posix",
             "--sidecar", str(metadata),
             str(data),

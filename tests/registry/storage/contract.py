@@ -41,7 +41,15 @@ def content(storage: Storage, key: StoreKey) -> bytes:
         return blob.read_at(0, blob.size)
 
 
+def so_far(storage: Storage, upload: str = UPLOAD) -> bytes:
+    """What is stored of an upload."""
+    return b"".join(storage.read(upload))
+
+
 class StorageContract:
+    #: Whether who has a blob open can finish reading when it is removed.
+    outlives_removal = True
+
     def test_committed_bytes_can_be_read(self, storage: Storage) -> None:
         store(storage, DATA, KEY)
         with storage.open(KEY) as blob:
@@ -72,7 +80,7 @@ class StorageContract:
                 writer.write(b"")
                 offset += len(piece)
                 assert writer.offset == offset
-        assert b"".join(storage.read(UPLOAD)) == b"onetwothree"
+        assert so_far(storage) == b"onetwothree"
         assert list(storage.read(UPLOAD, 4)) == [b"onet", b"woth", b"ree"]
         commit(storage, UPLOAD, KEY, offset)
         assert content(storage, KEY) == b"onetwothree"
@@ -85,7 +93,7 @@ class StorageContract:
         with pytest.raises(OffsetMismatch) as caught:
             storage.append(UPLOAD, offset)
         assert (caught.value.expected, caught.value.found) == (3, offset)
-        assert b"".join(storage.read(UPLOAD)) == b"abc"
+        assert so_far(storage) == b"abc"
         with storage.append(UPLOAD, 3) as writer:  # and nothing stayed locked
             writer.write(b"d")
 
@@ -127,7 +135,7 @@ class StorageContract:
             writer.rollback()
             with pytest.raises(ValueError, match="closed"):
                 writer.write(b"more")
-        assert b"".join(storage.read(UPLOAD)) == b"kept"
+        assert so_far(storage) == b"kept"
 
     def test_the_empty_blob(self, storage: Storage) -> None:
         key = StoreKey(Digest.of(b""))
@@ -190,7 +198,11 @@ class StorageContract:
         with storage.open(KEY) as blob:
             assert storage.remove(KEY)
             assert not storage.remove(KEY)
-            assert blob.read_at(0, 100) == DATA, "who has it open can finish"
+            if self.outlives_removal:
+                assert blob.read_at(0, 100) == DATA, "who has it open can finish"
+            else:
+                with pytest.raises(BlobMissing):
+                    blob.read_at(0, 100)
         with pytest.raises(BlobMissing):
             storage.open(KEY)
 
@@ -204,8 +216,42 @@ class StorageContract:
         assert {blob.size for blob in found} == {1}
         assert all(abs(blob.committed_at - time.time()) < 60 for blob in found)
 
+    def test_removal_of_many(self, storage: Storage) -> None:
+        keys = [StoreKey(Digest.of(bytes([n]))) for n in range(5)]
+        for number, key in enumerate(keys[:4]):
+            store(storage, bytes([number]), key, f"upload-{number}")
+        storage.remove_all(keys[1:])
+        storage.remove_all([])
+        assert [blob.key for blob in storage.blobs()] == keys[:1]
+
+    def test_it_says_that_it_works(self, storage: Storage) -> None:
+        storage.check()
+
+    def test_a_large_blob_in_uneven_pieces(self, storage: Storage) -> None:
+        """Across every size at which a store may do something else."""
+        data = os.urandom(1 << 20) * 41 + b"end"
+        key = StoreKey(Digest.of(data))
+        storage.begin(UPLOAD)
+        offset = 0
+        for size in (3 << 20, 1, 5 << 20, 20 << 20, 1000, 0, 12 << 20, len(data)):
+            with storage.append(UPLOAD, offset) as writer:
+                for start in range(offset, min(offset + size, len(data)), 1 << 20):
+                    stop = min(start + (1 << 20), offset + size, len(data))
+                    writer.write(memoryview(data)[start:stop])
+                offset = writer.offset
+        key = commit(storage, UPLOAD, key, len(data))
+        with storage.open(key, len(data)) as blob:
+            blob.prepare(0, len(data))
+            read = b"".join(blob.read_at(at, 1 << 20) for at in range(0, len(data), 1 << 20))
+            assert read == data
+            blob.prepare(17 << 20, 100)
+            assert blob.read_at(17 << 20, 100) == data[17 << 20 : (17 << 20) + 100]
+        assert [found.size for found in storage.blobs()] == [len(data)]
+
     def test_uploads_by_age(self, storage: Storage) -> None:
         storage.begin(UPLOAD)
+        with storage.append(UPLOAD, 0) as writer:
+            writer.write(DATA)
         assert list(storage.untouched_since(time.time() + 10)) == [UPLOAD]
         assert list(storage.untouched_since(time.time() - 10)) == []
 
