@@ -135,7 +135,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 def open_database(settings: Settings) -> Metadata:
     """The database of these settings, created or upgraded as need be. Blocks."""
     terms = Terms(upload_expiry_s=settings.upload_expiry_s)
-    return open_metadata(Path(settings.data) / DATABASE, terms=terms)
+    return open_metadata(
+        Path(settings.data) / DATABASE,
+        database=settings.database,
+        connections=settings.database_connections,
+        terms=terms,
+    )
 
 
 async def _reap_uploads(services: Services) -> None:

@@ -25,10 +25,12 @@ RegistryError               base; `hint` says what to try
 │   └── AccountInvalid
 ├── Unavailable             our fault and temporary: asking again may help
 │   ├── DatabaseBusy        another process held the write lock for too long
+│   ├── DatabaseUnreachable the database server does not answer
 │   ├── DatabaseFailed      the disk under it failed, or the file is damaged
 │   ├── StaleGeneration     the bytes were swept while their upload was being finished
 │   └── StorageFull         no space left where blobs or metadata live
 ├── DatabaseUnusable        the database cannot be opened by this version
+│   ├── DatabaseHeld        another machine uses the database file (`holder`)
 │   └── DatabaseTooNew      it was written by a later one (`found`, `known`)
 └── InvalidSettings         the configuration is wrong
 
@@ -221,12 +223,25 @@ class Unavailable(RegistryError):
 
 
 class DatabaseBusy(Unavailable):
-    def __init__(self, waited_s: float) -> None:
+    def __init__(
+        self, waited_s: float, *, who: str = "the process that keeps metadata.db open"
+    ) -> None:
         super().__init__(
             f"the database was locked by another process for {waited_s:.0f} seconds",
-            hint="try again; if it persists, find the process that keeps metadata.db open",
+            hint=f"try again; if it persists, find {who}",
         )
         self.waited_s = waited_s
+
+
+class DatabaseUnreachable(Unavailable):
+    """The database server is gone, refuses, or says that it is not ready."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"the database {where} cannot be reached: {reason}",
+            hint="start the database server, or correct the setting 'database'",
+        )
+        self.where = where
 
 
 class DatabaseFailed(Unavailable):

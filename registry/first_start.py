@@ -34,7 +34,7 @@ def make_directory(settings: Settings) -> None:
 
 def require_registry(settings: Settings) -> None:
     """Raises: DataUnusable if there is no registry's data yet, as after a slip in the directory."""
-    if not (settings.data / DATABASE).exists():
+    if not settings.database and not (settings.data / DATABASE).exists():
         raise DataUnusable(
             f"there is no registry in {settings.data}",
             hint="name another directory with --root, or start `pyreg serve` once",

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from registry.errors import InvalidSettings
+from registry.metadata.location import is_location
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -57,6 +58,10 @@ class Settings:
     tls_client_ca: file with authorities, PEM; clients must show a certificate that one of them
         signed. Empty: clients need none.
     upgrade: whether a start may bring an older database up to date; off, `pyreg db upgrade` must.
+    database: where metadata lives: empty for a SQLite file below root, else a PostgreSQL database
+        as postgresql://user:password@host:port/name or as libpq parameters (host=… dbname=…).
+        Several machines need one.
+    database_connections: most connections of one process to PostgreSQL, besides two for reads.
     storage: where blobs live: "disk" (below root) or "s3".
     s3_bucket: the bucket, which must exist.
     s3_endpoint: URL of a service that speaks S3; empty: AWS itself.
@@ -102,6 +107,8 @@ class Settings:
     tls_key: str = ""
     tls_client_ca: str = ""
     upgrade: bool = True
+    database: str = field(default="", repr=False)
+    database_connections: int = 8
     storage: str = "disk"
     s3_bucket: str = ""
     s3_endpoint: str = ""
@@ -129,7 +136,9 @@ class Settings:
 
 
 # Settings that are hidden wherever settings are shown, and that may be given as `<name>_file`.
-SECRETS: frozenset[str] = frozenset({"s3_access_key", "s3_secret_key", "s3_session_token"})
+SECRETS: frozenset[str] = frozenset(
+    {"database", "s3_access_key", "s3_secret_key", "s3_session_token"}
+)
 
 
 def broken_rules(settings: Settings) -> list[str]:
@@ -198,6 +207,13 @@ def _tls(settings: Settings) -> str:
     return ""
 
 
+def _database(settings: Settings) -> str:
+    if not settings.database or is_location(settings.database):
+        return ""
+    # Not repeated: there may be a password in it.
+    return "setting 'database' must look like postgresql://user:password@host:port/name"
+
+
 def _storage(settings: Settings) -> str:
     if settings.storage not in ("disk", "s3"):
         return f"setting 'storage' must be disk or s3, not {settings.storage!r}"
@@ -248,6 +264,8 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     _proxies,
     _service,
     _tls,
+    _database,
+    Range("database_connections", 2, 100),
     Range("s3_redirect_s", 60, 7 * 24 * 3600),
     Range("s3_upload_bytes", 64 * MIB, 1 << 40),
     _storage,

@@ -5,10 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.builders.tools import require_root
+
+if TYPE_CHECKING:
+    from tests.builders.postgres import PostgresServer
 
 _QUIET = [HealthCheck.too_slow]
 
@@ -23,3 +29,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `root` are skipped for everybody else, and say so."""
     if item.get_closest_marker("root"):
         require_root()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, one for all tests; see `tests.builders.postgres`."""
+    from tests.builders.postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server

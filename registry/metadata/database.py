@@ -1,5 +1,7 @@
 """Open the metadata: engines, threads, and the operations on top of them, assembled.
 
+PostgreSQL has its own file, `postgres`.
+
 One process has on a SQLite file
     1 connection held by the event loop (`HotReads`),
     1 held by the writer's thread (`Writer`), and
@@ -29,6 +31,7 @@ from registry.metadata.blobs import SqlBlobs
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
 from registry.metadata.hotreads import AtOnce, SqliteHotReads
+from registry.metadata.location import Location
 from registry.metadata.manifests import SqlManifests
 from registry.metadata.repositories import SqlRepositories
 from registry.metadata.tags import SqlTags
@@ -113,19 +116,42 @@ class SqlMetadata:
 
 
 def open_metadata(
-    path: Path, *, clock: Callable[[], float] = time.time, terms: Terms | None = None
+    path: Path,
+    *,
+    database: str = "",
+    connections: int = 8,
+    clock: Callable[[], float] = time.time,
+    terms: Terms | None = None,
 ) -> Metadata:
-    """Open a database file, creating or upgrading it. Blocks; several processes may do it at once.
+    """Open a database, creating or upgrading its schema. Blocks; several processes may do it at
+    once.
 
-    The directory must exist. The file is made readable by its owner alone, because it holds the
-    keys that sign tokens.
+    `path` is a SQLite file. Its directory must exist. The file is made readable by its owner alone,
+    because it holds the keys that sign tokens. Where `database` is not empty, it is the PostgreSQL
+    database that counts instead (see `Location`), with so many connections for transactions.
 
     Raises: DatabaseTooNew; DatabaseUnusable; DatabaseBusy; StorageFull.
     """
+    terms = terms or Terms()
+    if database:
+        return _open_postgres(database, clock=clock, terms=terms, connections=connections)
     prepare(path)
-    database = Database(path, clock=clock, terms=terms or Terms())
+    file = Database(path, clock=clock, terms=terms)
     immediate = SqliteHotReads(path, clock=clock)
-    return assemble(database, AtOnce(immediate), database.close, immediate=immediate)
+    return assemble(file, AtOnce(immediate), file.close, immediate=immediate)
+
+
+def _open_postgres(
+    database: str, *, clock: Callable[[], float], terms: Terms, connections: int
+) -> Metadata:
+    # Imported here: the driver is an extra, and large.
+    from registry.metadata.hotreads_postgres import PostgresHotReads
+    from registry.metadata.postgres import PostgresDatabase, prepare_postgres
+
+    location = Location.parse(database)
+    prepare_postgres(location)
+    server = PostgresDatabase(location, clock=clock, terms=terms, connections=connections)
+    return assemble(server, PostgresHotReads(location, clock=clock), server.close)
 
 
 def assemble(

@@ -6,7 +6,14 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError
 
-from registry.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, StorageFull
+from registry.errors import (
+    DatabaseBusy,
+    DatabaseFailed,
+    DatabaseUnreachable,
+    DatabaseUnusable,
+    StorageFull,
+)
+from registry.metadata.location import LOCK_TIMEOUT_MS, Location
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _FAILED = {
@@ -50,3 +57,75 @@ def _code(error: BaseException) -> int | None:
         error = error.orig
     extended = getattr(error, "sqlite_errorcode", None)
     return None if extended is None else int(extended) & 0xFF
+
+
+# ---- PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html -----------------
+
+_SERIALIZATION = {"40001", "40P01"}
+# A lock was waited for too long; a statement ran too long.
+TOO_LONG_STATES = {"55P03", "57014"}
+# Classes: the connection failed; an operator or a crash ended it.
+LOST_STATES = {"08", "57"}
+# A standby, or a former primary: writes are refused until clients connect anew.
+_READ_ONLY = "25006"
+_NOT_ALLOWED = "42501"
+_TOO_MANY_CONNECTIONS = "53300"
+_FULL = {"53100", "53200"}
+_DAMAGED = ("58", "XX")
+
+
+def conflicts(error: BaseException) -> bool:
+    """Whether the transaction lost against another one, and nothing of it happened."""
+    return _state(error) in _SERIALIZATION
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether this server takes no changes, so that a new connection may find another one."""
+    return _state(error) == _READ_ONLY
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection ended or could not be made: another one may fare better."""
+    original = _original(error)
+    state = _state(error)
+    if state[:2] in LOST_STATES and state not in TOO_LONG_STATES:
+        return True
+    if state in (_READ_ONLY, _TOO_MANY_CONNECTIONS):
+        return True
+    # A connection that breaks gives no code; neither does one that cannot be made.
+    return not state and type(original).__name__ in ("OperationalError", "ConnectionTimeout")
+
+
+def translate_postgres(error: Exception, location: Location) -> Exception:
+    """As `translate`, for PostgreSQL."""
+    state = _state(error)
+    said = location.hide(str(_original(error)))[:300]
+    if state in _SERIALIZATION or state in TOO_LONG_STATES:
+        translated: Exception = DatabaseBusy(
+            LOCK_TIMEOUT_MS / 1000, who="who holds locks in pg_stat_activity"
+        )
+    elif is_lost(error):
+        translated = DatabaseUnreachable(str(location), said)
+    elif state in _FULL:
+        translated = StorageFull("the database")
+    elif state == _NOT_ALLOWED:
+        translated = DatabaseUnusable(
+            f"the database {location} refuses us: {said}",
+            hint="make its user the owner of the database: ALTER DATABASE … OWNER TO …",
+        )
+    elif state[:2] in _DAMAGED:
+        translated = DatabaseFailed(said)
+    else:
+        return error
+    return translated
+
+
+def _original(error: BaseException) -> BaseException:
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig
+    return error
+
+
+def _state(error: BaseException) -> str:
+    """PostgreSQL's five-character code, or empty."""
+    return getattr(_original(error), "sqlstate", None) or ""

@@ -12,7 +12,7 @@ from registry.errors import DatabaseTooNew, DatabaseUnusable
 _VERSION_TABLE = "alembic_version"
 
 
-def current_revision(connection: Connection) -> str:
+def current_revision(connection: Connection, *, where: str = "") -> str:
     """The revision of a database; empty for one without tables.
 
     Raises: DatabaseUnusable if there are tables, but not ours.
@@ -22,14 +22,14 @@ def current_revision(connection: Connection) -> str:
         return ""
     if _VERSION_TABLE not in tables:
         raise DatabaseUnusable(
-            f"{connection.engine.url.database} is a database, but not a registry's",
-            hint="name another directory with --root",
+            f"{where or connection.engine.url.database} is a database, but not a registry's",
+            hint="name another directory with --root, or another database",
         )
     found = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()
     return str(found or "")
 
 
-def upgrade(connection: Connection) -> str:
+def upgrade(connection: Connection, *, where: str = "") -> str:
     """Apply what is missing; the revision reached.
 
     The caller's transaction must hold the write lock: two processes may start at once. It decides
@@ -37,7 +37,7 @@ def upgrade(connection: Connection) -> str:
 
     Raises: DatabaseTooNew if a later version of pyreg wrote the database; DatabaseUnusable.
     """
-    found = current_revision(connection)
+    found = current_revision(connection, where=where)
     if found == migrations.HEAD:
         return found
     # Imported here: it is large, and nearly every start finds an up-to-date database.
@@ -51,7 +51,7 @@ def upgrade(connection: Connection) -> str:
         config.set_main_option("path_separator", "os")
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if found and found not in known:
-            where = str(connection.engine.url.database)
+            where = where or str(connection.engine.url.database)
             raise DatabaseTooNew(where, found=found, known=migrations.HEAD)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

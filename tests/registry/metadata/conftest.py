@@ -1,13 +1,13 @@
-"""Metadata on a real SQLite file, with a clock that only tests move.
+"""Metadata on a real SQLite file and on a real PostgreSQL, with a clock that only tests move.
 
-The suite runs twice: with the hot reads of the standard sqlite3 module and with the portable ones.
+`registry` runs each test on both; `file_registry` is for what only a file has.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,17 @@ from registry.metadata.base import (
     Access,
     BlobRecord,
     BlobReference,
-    ImmediateReads,
+    HotReads,
+    Metadata,
     NewManifest,
 )
-from registry.metadata.database import Database, SqlMetadata, assemble, prepare, sqlite_engine
+from registry.metadata.database import Database, SqlMetadata, assemble, open_metadata, prepare
 from registry.metadata.hotreads import AtOnce, SqliteHotReads
-from registry.metadata.hotreads_sql import SqlHotReads
-from registry.metadata.transaction import Terms, Transaction
+from registry.metadata.hotreads_postgres import PostgresHotReads
+from registry.metadata.location import Location
+from registry.metadata.postgres import PATIENCE_S, PostgresDatabase, prepare_postgres
+from registry.metadata.transaction import Terms, Transaction, Transactions
+from tests.builders.postgres import PostgresServer
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -51,15 +55,14 @@ class Registry:
     """The metadata under test with short words for what most tests do first."""
 
     metadata: SqlMetadata
-    database: Database
+    database: Transactions
     clock: Clock
-    path: Path
-    extra: list[Callable[[], None]] = field(default_factory=list)
+    #: Opens the same database once more, as another process does.
+    reopen: Callable[[], Metadata]
 
     @property
-    def hot(self) -> ImmediateReads:
-        assert self.metadata.immediate is not None
-        return self.metadata.immediate
+    def hot(self) -> HotReads:
+        return self.metadata.hot
 
     def access(self, name: str = "team/app", subject: str = "omri", *actions: str) -> Access:
         granted = frozenset(actions or (PULL, PUSH, DELETE))
@@ -67,7 +70,7 @@ class Registry:
 
     async def blob(self, content: bytes, name: str = "team/app") -> BlobRecord:
         digest = Digest.of(content)
-        generation = self.hot.placement(self.access(name), digest).generation
+        generation = (await self.hot.placement(self.access(name), digest)).generation
         return await self.metadata.blobs.add(
             self.access(name),
             digest,
@@ -166,21 +169,60 @@ def path(empty_database: Path, tmp_path: Path) -> Path:
     return Path(shutil.copyfile(empty_database, tmp_path / "metadata.db"))
 
 
-@pytest.fixture(params=["sqlite3", "sqlalchemy"])
-def registry(request: pytest.FixtureRequest, path: Path) -> Iterator[Registry]:
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer) -> str:
+    """A migrated PostgreSQL database without rows, to be copied; its name."""
+    name = postgres.create()
+    prepare_postgres(Location.parse(postgres.url(name)))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, migrated: str) -> Iterator[str]:
+    """A PostgreSQL database of the test's own, with our tables."""
+    name = postgres.create(migrated)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+def open_file(path: Path) -> Registry:
     clock = Clock()
     database = Database(path, clock=clock, terms=Terms())
-    immediate: ImmediateReads
-    if request.param == "sqlite3":
-        immediate, close = SqliteHotReads(path, clock=clock), database.close
-    else:
-        engine = sqlite_engine(path, begin="BEGIN")
-        immediate = SqlHotReads(engine, clock=clock)
+    immediate = SqliteHotReads(path, clock=clock)
+    metadata = assemble(database, AtOnce(immediate), database.close, immediate=immediate)
+    return Registry(metadata, database, clock, lambda: open_metadata(path, clock=clock))
 
-        def close() -> None:
-            engine.dispose()
-            database.close()
 
-    metadata = assemble(database, AtOnce(immediate), close, immediate=immediate)
-    yield Registry(metadata, database, clock, path)
-    metadata.close()
+def open_server(url: str, *, patience_s: float = PATIENCE_S) -> Registry:
+    clock = Clock()
+    place = Location.parse(url)
+    database = PostgresDatabase(
+        place, clock=clock, terms=Terms(), connections=4, patience_s=patience_s
+    )
+    hot = PostgresHotReads(place, clock=clock, patience_s=patience_s)
+    metadata = assemble(database, hot, database.close)
+    return Registry(
+        metadata, database, clock, lambda: open_metadata(Path(), database=url, clock=clock)
+    )
+
+
+@pytest.fixture
+def file_registry(path: Path) -> Iterator[Registry]:
+    registry = open_file(path)
+    yield registry
+    registry.metadata.close()
+
+
+@pytest.fixture
+def server_registry(database_url: str) -> Iterator[Registry]:
+    registry = open_server(database_url)
+    yield registry
+    registry.metadata.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry(request: pytest.FixtureRequest) -> Registry:
+    kind = "file_registry" if request.param == "sqlite" else "server_registry"
+    found = request.getfixturevalue(kind)
+    assert isinstance(found, Registry)
+    return found

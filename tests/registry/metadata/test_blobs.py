@@ -28,17 +28,17 @@ async def test_the_same_blob_again_keeps_its_bytes_and_renews_the_lease(registry
     )
     assert second.store_key == first.store_key
     assert second.lease_until == first.lease_until + 1000
-    assert registry.hot.blob(registry.access("other"), LAYER) == second
+    assert await registry.hot.blob(registry.access("other"), LAYER) == second
 
 
 async def test_placement_says_where_bytes_of_a_digest_go(registry):
     access = registry.access()
-    assert registry.hot.placement(access, LAYER).generation == 0
-    assert registry.hot.placement(access, LAYER).present is None
+    assert (await registry.hot.placement(access, LAYER)).generation == 0
+    assert (await registry.hot.placement(access, LAYER)).present is None
     record = await registry.blob(b"layer")
-    assert registry.hot.placement(access, LAYER).present == record
+    assert (await registry.hot.placement(access, LAYER)).present == record
     await registry.doom(LAYER)
-    placement = registry.hot.placement(access, LAYER)
+    placement = await registry.hot.placement(access, LAYER)
     assert (placement.generation, placement.present) == (1, None)
 
 
@@ -46,11 +46,11 @@ async def test_a_doomed_blob_is_gone_at_once_and_comes_back_under_a_new_key(regi
     access = registry.access()
     old = await registry.blob(b"layer")
     await registry.doom(LAYER)
-    assert registry.hot.blob(access, LAYER) is None
+    assert await registry.hot.blob(access, LAYER) is None
     new = await registry.blob(b"layer")
     assert new.store_key != old.store_key
     assert (new.state, new.generation) == ("live", 1)
-    assert registry.hot.blob(access, LAYER) == new
+    assert await registry.hot.blob(access, LAYER) == new
 
 
 async def test_bytes_of_a_swept_generation_never_become_live(registry):
@@ -60,19 +60,19 @@ async def test_bytes_of_a_swept_generation_never_become_live(registry):
         await registry.metadata.blobs.add(
             registry.access(), LAYER, 5, store_key="old key", generation=0
         )
-    assert registry.hot.blob(registry.access(), LAYER) is None
+    assert await registry.hot.blob(registry.access(), LAYER) is None
 
 
 async def test_cve_2024_39897_knowing_a_digest_gives_no_access_to_it(registry):
     await registry.blob(b"layer", "secret/app")
     stranger = registry.access("team/app")
-    assert registry.hot.blob(stranger, LAYER) is None
+    assert await registry.hot.blob(stranger, LAYER) is None
     assert await registry.metadata.blobs.mount(stranger, LAYER, stranger) is None
     nothing_readable = await registry.metadata.blobs.mount_from_any(
         stranger, LAYER, lambda name: name != "secret/app"
     )
     assert nothing_readable is None
-    assert registry.hot.blob(stranger, LAYER) is None
+    assert await registry.hot.blob(stranger, LAYER) is None
 
 
 async def test_mount_makes_a_second_holder_in_a_new_repository(registry):
@@ -83,7 +83,7 @@ async def test_mount_makes_a_second_holder_in_a_new_repository(registry):
     )
     assert mounted is not None
     assert mounted.lease_until == registry.clock.now + DAY
-    assert registry.hot.blob(registry.access("new/app"), LAYER) == mounted
+    assert await registry.hot.blob(registry.access("new/app"), LAYER) == mounted
 
 
 async def test_mount_needs_pull_at_the_source(registry):
@@ -92,7 +92,7 @@ async def test_mount_needs_pull_at_the_source(registry):
         await registry.metadata.blobs.mount(
             registry.access("new/app"), LAYER, registry.access("base/image", "omri", PUSH)
         )
-    assert registry.hot.repository(registry.access("new/app")) is None
+    assert await registry.hot.repository(registry.access("new/app")) is None
 
 
 async def test_what_cannot_be_mounted_creates_nothing(registry):
@@ -102,7 +102,7 @@ async def test_what_cannot_be_mounted_creates_nothing(registry):
     assert await registry.metadata.blobs.mount(here, LAYER, registry.access("no/such")) is None
     await registry.doom(LAYER)
     assert await registry.metadata.blobs.mount(here, LAYER, there) is None
-    assert registry.hot.repository(here) is None
+    assert await registry.hot.repository(here) is None
 
 
 async def test_mount_from_any_asks_for_each_holder(registry):
@@ -125,8 +125,8 @@ async def test_remove_ends_the_membership_and_leaves_other_holders_alone(registr
     await registry.blob(b"layer", "a/a")
     await registry.blob(b"layer", "b/b")
     await registry.metadata.blobs.remove(registry.access("a/a"), LAYER)
-    assert registry.hot.blob(registry.access("a/a"), LAYER) is None
-    assert registry.hot.blob(registry.access("b/b"), LAYER) is not None
+    assert await registry.hot.blob(registry.access("a/a"), LAYER) is None
+    assert await registry.hot.blob(registry.access("b/b"), LAYER) is not None
     assert ("blob.removed", str(LAYER), "") in await registry.events()
     for name in ("a/a", "no/such"):
         with pytest.raises(BlobUnknown):
@@ -138,7 +138,7 @@ async def test_a_blob_in_use_is_not_removed(registry):
     with pytest.raises(BlobReferenced) as caught:
         await registry.metadata.blobs.remove(registry.access(), LAYER)
     assert caught.value.digest == str(LAYER)
-    assert registry.hot.blob(registry.access(), LAYER) is not None
+    assert await registry.hot.blob(registry.access(), LAYER) is not None
     await registry.metadata.manifests.remove(registry.access(), image.digest)
     await registry.metadata.blobs.remove(registry.access(), LAYER)
 

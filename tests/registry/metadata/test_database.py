@@ -66,16 +66,16 @@ def start_writer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
     )
 
 
-async def test_two_processes_write_at_once_and_nobody_sees_a_lock(registry):
+async def test_two_processes_write_at_once_and_nobody_sees_a_lock(file_registry, path):
     """Each leaves the lock to the other in time; "database is locked" never surfaces."""
-    writers = [start_writer(registry.path, f"writer{number}", 60) for number in range(2)]
+    writers = [start_writer(path, f"writer{number}", 60) for number in range(2)]
     for number in range(20):
-        await registry.image(b"mine %d" % number, f"m{number}")
+        await file_registry.image(b"mine %d" % number, f"m{number}")
     for writer in writers:
         _, problems = writer.communicate(timeout=60)
         assert (writer.returncode, problems) == (0, "")
     for name in ("writer0", "writer1"):
-        page = await registry.metadata.tags.page(registry.access(name), n=100)
+        page = await file_registry.metadata.tags.page(file_registry.access(name), n=100)
         assert len(page.items) == 61
 
 
@@ -122,21 +122,21 @@ async def test_an_operation_that_raises_changes_nothing(registry):
 
     with pytest.raises(NameUnknown):
         await registry.database.write(step)
-    assert registry.hot.repository(registry.access("x")) is None
+    assert await registry.hot.repository(registry.access("x")) is None
 
 
-async def test_what_waits_for_the_disk_is_committed_together_each_on_its_own(registry):
+async def test_what_waits_for_the_disk_is_committed_together_each_on_its_own(file_registry):
     """One of a group fails: the others are kept, it alone is undone."""
     gate = threading.Event()
-    first = asyncio.ensure_future(registry.database.write(lambda tx: gate.wait(10)))
+    first = asyncio.ensure_future(file_registry.database.write(lambda tx: gate.wait(10)))
     await asyncio.sleep(0.05)  # the writer is busy now, the rest becomes one group
     absent = manifest(b"refused", layers=(b"absent",))
     results = [
         asyncio.ensure_future(operation)
         for operation in (
-            registry.metadata.manifests.put(registry.access("a/a"), manifest(b"a")),
-            registry.metadata.manifests.put(registry.access("b/b"), absent),
-            registry.metadata.manifests.put(registry.access("c/c"), manifest(b"c")),
+            file_registry.metadata.manifests.put(file_registry.access("a/a"), manifest(b"a")),
+            file_registry.metadata.manifests.put(file_registry.access("b/b"), absent),
+            file_registry.metadata.manifests.put(file_registry.access("c/c"), manifest(b"c")),
         )
     ]
     await asyncio.sleep(0.05)
@@ -144,25 +144,27 @@ async def test_what_waits_for_the_disk_is_committed_together_each_on_its_own(reg
     assert await first
     a, b, c = await asyncio.gather(*results, return_exceptions=True)
     assert (a, type(b).__name__, c) == (True, "ManifestBlobUnknown", True)
-    assert registry.hot.repository(registry.access("a/a")) is not None
-    assert registry.hot.repository(registry.access("b/b")) is None
-    assert registry.hot.repository(registry.access("c/c")) is not None
+    assert await file_registry.hot.repository(file_registry.access("a/a")) is not None
+    assert await file_registry.hot.repository(file_registry.access("b/b")) is None
+    assert await file_registry.hot.repository(file_registry.access("c/c")) is not None
 
 
-async def test_a_caller_that_went_away_before_its_turn_costs_nothing(registry):
+async def test_a_caller_that_went_away_before_its_turn_costs_nothing(file_registry):
     gate = threading.Event()
-    first = asyncio.ensure_future(registry.database.write(lambda tx: gate.wait(10)))
+    first = asyncio.ensure_future(file_registry.database.write(lambda tx: gate.wait(10)))
     await asyncio.sleep(0.05)
-    gone = asyncio.ensure_future(registry.metadata.uploads.begin(registry.access("gone")))
-    stays = asyncio.ensure_future(registry.metadata.uploads.begin(registry.access("stays")))
+    gone = asyncio.ensure_future(file_registry.metadata.uploads.begin(file_registry.access("gone")))
+    stays = asyncio.ensure_future(
+        file_registry.metadata.uploads.begin(file_registry.access("stays"))
+    )
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.sleep(0.05)
     gate.set()
     await first
     await stays
-    assert registry.hot.repository(registry.access("gone")) is None
-    assert registry.hot.repository(registry.access("stays")) is not None
+    assert await file_registry.hot.repository(file_registry.access("gone")) is None
+    assert await file_registry.hot.repository(file_registry.access("stays")) is not None
 
 
 async def test_a_lock_that_is_never_released_is_reported(path, monkeypatch):
@@ -179,33 +181,35 @@ async def test_a_lock_that_is_never_released_is_reported(path, monkeypatch):
     database.close()
 
 
-async def test_a_full_disk_is_reported_and_what_was_there_stays(registry):
-    await registry.image(b"before", "latest")
+async def test_a_full_disk_is_reported_and_what_was_there_stays(file_registry):
+    await file_registry.image(b"before", "latest")
 
     def limit(tx: Transaction) -> None:
         pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar()
         tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
-    await registry.database.write(limit)
+    await file_registry.database.write(limit)
     big = manifest(b"x" * 1_000_000)
     with pytest.raises(StorageFull):
-        await registry.metadata.manifests.put(registry.access(), big, tags=(Tag("latest"),))
-    found = registry.hot.manifest_by_tag(registry.access(), Tag("latest"))
+        await file_registry.metadata.manifests.put(
+            file_registry.access(), big, tags=(Tag("latest"),)
+        )
+    found = await file_registry.hot.manifest_by_tag(file_registry.access(), Tag("latest"))
     assert found is not None and found.raw == b"before"
 
     def unlimit(tx: Transaction) -> None:
         tx.connection.exec_driver_sql("PRAGMA max_page_count = 1000000000")
 
-    await registry.database.write(unlimit)
-    await registry.metadata.manifests.put(registry.access(), big, tags=(Tag("latest"),))
+    await file_registry.database.write(unlimit)
+    await file_registry.metadata.manifests.put(file_registry.access(), big, tags=(Tag("latest"),))
 
 
-async def test_durability_settings(registry):
+async def test_durability_settings(file_registry):
     def pragmas(tx: Transaction) -> tuple[object, ...]:
         names = ("journal_mode", "synchronous", "foreign_keys")
         return tuple(tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names)
 
-    assert await registry.database.write(pragmas) == ("wal", 2, 1)
+    assert await file_registry.database.write(pragmas) == ("wal", 2, 1)
 
 
 async def test_closing_finishes_what_was_begun_and_is_harmless_twice(path):

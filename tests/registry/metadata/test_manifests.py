@@ -21,9 +21,9 @@ async def test_put_and_get_by_tag_and_digest_give_the_exact_bytes(registry):
     new = manifest(raw, layers=(b"layer",), subject=ABSENT)
     assert await registry.metadata.manifests.put(access, new, tags=(Tag("v1"), Tag("latest")))
     for found in (
-        registry.hot.manifest_by_tag(access, Tag("v1")),
-        registry.hot.manifest_by_tag(access, Tag("latest")),
-        registry.hot.manifest_by_digest(access, new.digest),
+        await registry.hot.manifest_by_tag(access, Tag("v1")),
+        await registry.hot.manifest_by_tag(access, Tag("latest")),
+        await registry.hot.manifest_by_digest(access, new.digest),
     ):
         assert found is not None
         assert (found.raw, found.digest, found.media_type) == (raw, new.digest, new.media_type)
@@ -55,7 +55,7 @@ async def test_everything_missing_is_reported_at_once_and_nothing_is_stored(regi
         await registry.metadata.manifests.put(registry.access(), new, tags=(Tag("latest"),))
     expected = [str(Digest.of(c)) for c in (b"never", b"elsewhere", b"doomed", b"absent")]
     assert list(caught.value.digests) == expected
-    assert registry.hot.manifest_by_digest(registry.access(), new.digest) is None
+    assert await registry.hot.manifest_by_digest(registry.access(), new.digest) is None
     assert (await registry.metadata.tags.page(registry.access(), n=10)).items == ()
     assert await registry.events() == []
 
@@ -65,12 +65,12 @@ async def test_a_refused_manifest_leaves_no_repository_behind(registry):
         await registry.metadata.manifests.put(
             registry.access("new/app"), manifest(b"{}", layers=(b"x",))
         )
-    assert registry.hot.repository(registry.access("new/app")) is None
+    assert await registry.hot.repository(registry.access("new/app")) is None
 
 
 async def test_a_manifest_without_blobs_may_be_the_first_thing_in_a_repository(registry):
     await registry.metadata.manifests.put(registry.access("new/app"), manifest(b"{}"))
-    assert registry.hot.repository(registry.access("new/app")) is not None
+    assert await registry.hot.repository(registry.access("new/app")) is not None
 
 
 async def test_foreign_layers_may_be_absent_but_are_kept_if_here(registry):
@@ -122,9 +122,9 @@ async def test_remove_takes_every_tag_that_points_there(registry):
     gone = await registry.image(b"gone", "a", "b")
     await registry.image(b"stays", "c")
     await registry.metadata.manifests.remove(access, gone.digest)
-    assert registry.hot.manifest_by_digest(access, gone.digest) is None
-    assert registry.hot.manifest_by_tag(access, Tag("a")) is None
-    assert registry.hot.manifest_by_tag(access, Tag("b")) is None
+    assert await registry.hot.manifest_by_digest(access, gone.digest) is None
+    assert await registry.hot.manifest_by_tag(access, Tag("a")) is None
+    assert await registry.hot.manifest_by_tag(access, Tag("b")) is None
     assert (await registry.metadata.tags.page(access, n=10)).items == (Tag("c"),)
     change = (await registry.metadata.tags.history(access, Tag("a")))[0]
     assert (change.old, change.new, change.actor) == (gone.digest, None, "omri")
@@ -213,4 +213,4 @@ async def test_pull_rights_neither_put_nor_remove(registry):
         await registry.metadata.manifests.put(reader, new, tags=(Tag("other"),))
     with pytest.raises(Denied):
         await registry.metadata.manifests.remove(reader, new.digest)
-    assert registry.hot.manifest_by_tag(reader, Tag("latest")) is not None
+    assert await registry.hot.manifest_by_tag(reader, Tag("latest")) is not None

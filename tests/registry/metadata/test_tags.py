@@ -24,7 +24,7 @@ async def test_moving_a_tag_remembers_who_when_and_from_where(registry):
         registry.access(subject="dana"), two, tags=(Tag("latest"),)
     )
     access = registry.access()
-    found = registry.hot.manifest_by_tag(access, Tag("latest"))
+    found = await registry.hot.manifest_by_tag(access, Tag("latest"))
     assert found is not None and found.digest == two.digest
     newest, oldest = await registry.metadata.tags.history(access, Tag("latest"))
     assert (newest.old, newest.new, newest.actor) == (one.digest, two.digest, "dana")
@@ -37,9 +37,9 @@ async def test_remove_takes_the_tag_only(registry):
     new = await registry.image(b"{}", "a", "b")
     access = registry.access()
     await registry.metadata.tags.remove(access, Tag("a"))
-    assert registry.hot.manifest_by_tag(access, Tag("a")) is None
-    assert registry.hot.manifest_by_tag(access, Tag("b")) is not None
-    assert registry.hot.manifest_by_digest(access, new.digest) is not None
+    assert await registry.hot.manifest_by_tag(access, Tag("a")) is None
+    assert await registry.hot.manifest_by_tag(access, Tag("b")) is not None
+    assert await registry.hot.manifest_by_digest(access, new.digest) is not None
     assert ("tag.removed", str(new.digest), "a") in await registry.events()
     assert (await registry.queued())["manifest", str(new.digest)] == ("tag removed", DAY)
     with pytest.raises(ManifestUnknown):
@@ -50,8 +50,8 @@ async def test_tags_differ_by_case(registry):
     upper = await registry.image(b"upper", "V1")
     lower = await registry.image(b"lower", "v1")
     access = registry.access()
-    assert registry.hot.manifest_by_tag(access, Tag("V1")).digest == upper.digest
-    assert registry.hot.manifest_by_tag(access, Tag("v1")).digest == lower.digest
+    assert (await registry.hot.manifest_by_tag(access, Tag("V1"))).digest == upper.digest
+    assert (await registry.hot.manifest_by_tag(access, Tag("v1"))).digest == lower.digest
 
 
 async def test_unknown_repository(registry):
