@@ -123,7 +123,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             storage=storage,
             logins=logins,
             limits=limits,
-            blobs=Blobs(metadata, storage),
+            blobs=Blobs(
+                metadata, storage, redirects=settings.storage == "s3" and settings.s3_redirect
+            ),
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
         )
     finally:

@@ -37,7 +37,12 @@ async def read_blob(exchange: Exchange, access: Access) -> None:
         if etag_matches(exchange.header(b"if-none-match"), str(digest)):
             return await exchange.reply(304, headers)
         return await exchange.reply_head(200, headers, record.size)
-    with await exchange.services.blobs.open(access, digest) as blob:
+    blobs = exchange.services.blobs
+    if blobs.redirects and (url := await blobs.url(access, digest)) is not None:
+        if etag_matches(exchange.header(b"if-none-match"), str(digest)):
+            return await exchange.reply(304, headers)
+        return await exchange.reply(307, _elsewhere(url, digest))
+    with await blobs.open(access, digest) as blob:
         if etag_matches(exchange.header(b"if-none-match"), str(digest)):
             return await exchange.reply(304, headers)
         wanted = _wanted_range(exchange, digest, blob.size)
@@ -50,6 +55,7 @@ async def read_blob(exchange: Exchange, access: Access) -> None:
                     b"bytes %d-%d/%d" % (wanted.start, wanted.stop - 1, blob.size),
                 )
             )
+        await blobs.prepare(access, digest, blob, offset, count)
         exchange.started = True
         await send_blob(
             exchange.scope,
@@ -67,6 +73,15 @@ async def delete_blob(exchange: Exchange, access: Access) -> None:
     """Spec: distribution-spec, end-10."""
     await exchange.services.blobs.remove(access, parse_digest(exchange.target.reference))
     await exchange.reply(202)
+
+
+def _elsewhere(url: str, digest: Digest) -> list[Header]:
+    """The address is a key to the bytes for some minutes: nobody may keep it."""
+    return [
+        (b"location", url.encode("ascii")),
+        (b"docker-content-digest", str(digest).encode()),
+        (b"cache-control", b"no-store"),
+    ]
 
 
 def _blob_headers(digest: Digest) -> list[Header]:

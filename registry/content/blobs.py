@@ -19,9 +19,11 @@ RENEW_BEFORE_S = 12 * 3600
 class Blobs:
     """Reads go straight to the hot path; whether a blob exists is one row and nothing else."""
 
-    def __init__(self, metadata: Metadata, storage: BlobReader) -> None:
+    def __init__(self, metadata: Metadata, storage: BlobReader, *, redirects: bool = False) -> None:
         self._metadata = metadata
         self._storage = storage
+        #: Whether `url` may give an address elsewhere.
+        self.redirects = redirects
 
     async def find(self, access: Access, digest: Digest) -> BlobRecord:
         """The blob, kept for another while if nothing refers to it yet: who asks before a push
@@ -54,6 +56,29 @@ class Blobs:
             if await self._metadata.hot.blob(access, digest) is None:
                 raise BlobUnknown(access.name, digest) from None
             raise
+
+    async def prepare(
+        self, access: Access, digest: Digest, blob: OpenBlob, offset: int, count: int
+    ) -> None:
+        """Make sure that these bytes can be read, before an answer promises them.
+
+        Raises: BlobUnknown; BlobMissing; StorageFailed.
+        """
+        if blob.fd is not None:
+            return
+        try:
+            await in_thread(SENDERS, blob.prepare, offset, count)
+        except BlobMissing:
+            if await self._metadata.hot.blob(access, digest) is None:
+                raise BlobUnknown(access.name, digest) from None
+            raise
+
+    async def url(self, access: Access, digest: Digest) -> str | None:
+        """Where the client may read the blob itself; None: from us. Raises: BlobUnknown."""
+        record = await self._metadata.hot.blob(access, digest)
+        if record is None:
+            raise BlobUnknown(access.name, digest)
+        return self._storage.url(StoreKey.parse(record.store_key))
 
     async def mount(self, access: Access, digest: Digest, source: Access) -> BlobRecord | None:
         """Hold in `access` what `source` holds; None if it does not."""

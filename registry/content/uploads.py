@@ -128,6 +128,11 @@ class BlobUploads:
                 # or lost heals with the next push. Unproven bytes must not go there.
                 wanted = StoreKey(digest, generation) if found else StoreKey(upload=record.id)
                 key = await in_thread(RECEIVERS, session.writer.commit, wanted)
+        except NoStoredUpload:
+            blob = await self._finish_again(access, upload, digest)
+            if blob is None:
+                raise
+            return blob
         finally:
             await self._close(session)
         if found is None:

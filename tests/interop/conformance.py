@@ -1,9 +1,9 @@
 """The official OCI distribution conformance suite against a running `pyreg serve`.
 
-`python -m tests.interop.conformance [1.1|dev|dev-sparse]` installs the suite through the Go
+`python -m tests.interop.conformance [1.1|dev|dev-sparse][+s3] …` installs the suite through the Go
 toolchain into build/, starts a registry with token auth, runs it and prints how many checks
-passed. Exit status: 0 when nothing failed, 1 when something did, 3 without a Go toolchain, which
-is said loudly.
+passed; with `+s3` its blobs are in a real S3 service. Exit status: 0 when nothing failed, 1 when
+something did, 3 without a Go toolchain, which is said loudly.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from tests.builders.s3 import s3_service
 from tests.builders.servers import ROOT, start_pyreg
 from tests.builders.tools import find_tool
 
@@ -39,12 +41,17 @@ def install() -> Path:
     return program
 
 
-def run(version: str, *, sparse: bool = False) -> int:
+def run(version: str, *, sparse: bool = False, s3: bool = False) -> int:
     """One run of the suite; how many checks failed."""
     program = install()
     with tempfile.TemporaryDirectory(prefix="pyreg-conformance-") as scratch:
         allowed = {"PYREG_ALLOW_SPARSE_INDEX": "true", "PYREG_ALLOW_SPARSE_IMAGE": "true"}
-        server = start_pyreg(Path(scratch) / "registry", environment=allowed if sparse else {})
+        environment = allowed if sparse else {}
+        services = ExitStack()
+        if s3:
+            service = services.enter_context(s3_service(Path(scratch) / "service"))
+            environment = {**environment, **service.environment(service.make_bucket())}
+        server = start_pyreg(Path(scratch) / "registry", environment=environment)
         try:
             done = subprocess.run(
                 [program],
@@ -65,8 +72,9 @@ def run(version: str, *, sparse: bool = False) -> int:
             )
         finally:
             server.stop()
+            services.close()
         junit = (Path(scratch) / "results" / "junit.xml").read_text()
-        name = f"results-{version}{'-sparse' if sparse else ''}"
+        name = f"results-{version}{'-sparse' if sparse else ''}{'-s3' if s3 else ''}"
         results = ROOT / "build" / "conformance" / name
         results.mkdir(parents=True, exist_ok=True)
         for name in ("junit.xml", "results.yaml", "report.html"):
@@ -78,7 +86,7 @@ def run(version: str, *, sparse: bool = False) -> int:
     if not failed and (done.returncode or not counted["tests"]):
         failed = 1  # the suite itself did not get to its end
     print(
-        f"conformance OCI_VERSION={version}{', sparse' if sparse else ''}: "
+        f"conformance OCI_VERSION={version}{', sparse' if sparse else ''}{', S3' if s3 else ''}: "
         f"{counted['passed']} passed, {failed} failed, {counted['skipped']} skipped, "
         f"{counted['disabled']} disabled by the suite"
     )
@@ -100,6 +108,10 @@ def count(junit: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["1.1", "dev", "dev-sparse"]
-    failures = [run(each.removesuffix("-sparse"), sparse="-sparse" in each) for each in wanted]
+    on_disk = ["1.1", "dev", "dev-sparse"]
+    failures = []
+    for each in sys.argv[1:] or [*on_disk, *(f"{name}+s3" for name in on_disk)]:
+        name, _, store = each.partition("+")
+        version = name.removesuffix("-sparse")
+        failures.append(run(version, sparse=name != version, s3=store == "s3"))
     sys.exit(1 if any(failures) else 0)

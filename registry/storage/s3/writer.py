@@ -278,7 +278,8 @@ class S3UploadWriter:
         try:
             self._bucket.copy(self._tail_key(self._state.tail), key)
         except BlobMissing:
-            raise UploadUnknown(self._upload) from None
+            if not self._is_there(key):  # copied before, and the answer was lost
+                raise UploadUnknown(self._upload) from None
 
     def _commit_parts(self) -> None:
         try:
@@ -291,7 +292,7 @@ class S3UploadWriter:
         except UploadUnknown:
             # Completed before, and the answer was lost: then the object is there. Its key is this
             # upload's alone.
-            if not self._is_there():
+            if not self._is_there(str(self._key)):
                 raise UploadUnknown(self._upload) from None
 
     def _named(self) -> list[Part]:
@@ -313,9 +314,9 @@ class S3UploadWriter:
             raise StorageFailed(self._upload, "S3 does not have all the parts that it took")
         return [*listed, *sorted(self._parts, key=lambda part: part.number)]
 
-    def _is_there(self) -> bool:
+    def _is_there(self, key: str) -> bool:
         try:
-            return self._bucket.size(str(self._key)) == self.offset
+            return self._bucket.size(key) == self.offset
         except BlobMissing:
             return False
 
