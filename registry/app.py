@@ -13,7 +13,7 @@ from starlette.routing import Router
 
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
 from registry.api.health import live, ready
-from registry.api.middleware import AccessLog, ForwardedHeaders
+from registry.api.middleware import ForwardedHeaders, Observing
 from registry.api.search import ping, search
 from registry.api.services import Services
 from registry.api.tokens import token_by_get, token_by_post
@@ -29,6 +29,8 @@ from registry.content.uploads import BlobUploads
 from registry.metadata.base import Metadata
 from registry.metadata.database import open_metadata
 from registry.metadata.transaction import Terms
+from registry.observe.lines import FORMATS, AccessLog, LineWriter
+from registry.observe.requests import Observer
 from registry.storage.opening import open_storage
 from registry.worker import Worker
 
@@ -52,11 +54,13 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
     `worker` says which of several processes with the same settings this is.
     """
     opened = Opened()
+    observer = Observer()
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings, observer) as services:
             opened.services = services
+            log_writer = _open_access_log(settings, observer)
             chores = [asyncio.create_task(_reap_uploads(services))] if worker.is_first else []
             try:
                 yield
@@ -65,29 +69,30 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
                 for chore in chores:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
+                if log_writer is not None:
+                    await asyncio.to_thread(log_writer.close)
 
     app: ASGIApp = Router(
         [
             DistributionRoute(opened),
-            PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened),
-            PlainRoute("/v1/search", {"GET": search}, opened),
-            PlainRoute("/v1/_ping", {"GET": ping}, opened),
-            PlainRoute("/livez", {"GET": live, "HEAD": live}, opened),
-            PlainRoute("/readyz", {"GET": ready, "HEAD": ready}, opened),
+            PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened, "token"),
+            PlainRoute("/v1/search", {"GET": search}, opened, "search"),
+            PlainRoute("/v1/_ping", {"GET": ping}, opened, "search"),
+            PlainRoute("/livez", {"GET": live, "HEAD": live}, opened, "health"),
+            PlainRoute("/readyz", {"GET": ready, "HEAD": ready}, opened, "health"),
         ],
         redirect_slashes=False,  # a redirected POST loses its upload
         default=not_found,
         lifespan=lifespan,
     )
-    if settings.access_log:
-        app = AccessLog(app)
+    app = Observing(app, observer)
     if settings.trusted_proxies:
         app = ForwardedHeaders(app, settings.trusted_proxies)
     return app
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, observer: Observer) -> AsyncIterator[Services]:
     """Open the blob store and the database, and close them again."""
     storage = await asyncio.to_thread(open_storage, settings)
     metadata = open_database(settings)
@@ -127,6 +132,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 metadata, storage, redirects=settings.storage == "s3" and settings.s3_redirect
             ),
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
+            observer=observer,
         )
     finally:
         await asyncio.to_thread(passwords.close)
@@ -143,6 +149,14 @@ def open_database(settings: Settings) -> Metadata:
         connections=settings.database_connections,
         terms=terms,
     )
+
+
+def _open_access_log(settings: Settings, observer: Observer) -> LineWriter | None:
+    if settings.access_log == "off":
+        return None
+    writer = LineWriter()
+    observer.add_reader(AccessLog(writer, FORMATS[settings.access_log]))
+    return writer
 
 
 async def _reap_uploads(services: Services) -> None:

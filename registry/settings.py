@@ -46,7 +46,7 @@ class Settings:
     max_blob_bytes: a larger upload is refused with 413.
     upload_expiry_s: how long an upload may rest before it is forgotten.
     page_size: most tags or repositories in one page of a listing.
-    access_log: whether each request is logged to standard error.
+    access_log: a line for each request on standard error: "off", "text" or "json".
     graceful_s: how long running requests may finish after SIGTERM. Uploads that take longer are
         parked: what arrived of them stays, and the next start goes on there.
     workers: processes that serve; more than the machine has processors gain nothing.
@@ -99,7 +99,7 @@ class Settings:
     max_blob_bytes: int = 512 * GIB
     upload_expiry_s: int = 7 * 24 * 3600
     page_size: int = 1000
-    access_log: bool = False
+    access_log: str = "off"
     graceful_s: int = 30
     workers: int = 1
     max_connections: int = 0
@@ -190,6 +190,16 @@ def _proxies(settings: Settings) -> str:
     return ""
 
 
+def _choice(key: str, *choices: str) -> Callable[[Settings], str]:
+    def check(settings: Settings) -> str:
+        value = getattr(settings, key)
+        if value in choices:
+            return ""
+        return f"setting {key!r} must be one of {', '.join(choices)}, not {value!r}"
+
+    return check
+
+
 def _service(settings: Settings) -> str:
     if re.fullmatch(r"[A-Za-z0-9._:/ -]{1,255}", settings.service):
         return ""
@@ -260,6 +270,7 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("graceful_s", 0, 3600),
     Range("workers", 1, 256),
     Range("max_connections", 0, 1_000_000),
+    _choice("access_log", "off", "text", "json"),
     _public_url,
     _proxies,
     _service,

@@ -46,7 +46,7 @@ def run(options: Options, context: Context) -> int:
     if options.given("port"):
         flags["port"] = options.number("port")
     if options.given("access-log"):
-        flags["access_log"] = options.flag("access-log")
+        flags["access_log"] = "text" if options.flag("access-log") else "off"
     settings = registry_settings(options, context, flags)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # A wrong byte from a client is answered to the client; it is no news for the operator.

@@ -98,6 +98,8 @@ class DistributionRoute(BaseRoute):
         target = exchange.target
         if target is _NO_TARGET:
             raise Refusal(404, "UNSUPPORTED", "this is not a path of the registry API")
+        about = exchange.about
+        about.kind, about.repository = target.kind, target.name
         key = (target.kind, exchange.method)
         elsewhere = _ELSEWHERE.get(key)
         if elsewhere is not None:
@@ -111,6 +113,7 @@ class DistributionRoute(BaseRoute):
         access = await exchange.services.guard.authorise(
             exchange, name, actions, also, owns=_upload_owner(exchange)
         )
+        about.subject = access.subject
         if routes.DELETE in actions and not exchange.services.settings.delete_enabled:
             raise Refusal(405, "UNSUPPORTED", "deleting is switched off in this registry")
         await handler(exchange, access)
@@ -136,7 +139,9 @@ class PlainRoute(BaseRoute):
         path: str,
         methods: dict[str, Callable[[Exchange], Awaitable[None]]],
         opened: Opened,
+        kind: str,
     ) -> None:
+        self._kind = kind
         self._path = path
         self._methods = methods
         self._opened = opened
@@ -147,6 +152,7 @@ class PlainRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, _NO_TARGET, self._opened.get())
+        exchange.about.kind = self._kind
         handler = self._methods.get(exchange.method)
         if handler is None:
             allow = ", ".join(self._methods).encode()

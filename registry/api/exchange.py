@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from registry.api.middleware import ABOUT
 from registry.api.params import Query
 from registry.api.routes import Target
+from registry.observe.requests import About
 from registry.server.errors import ClientStalled
 from registry.server.extensions import IDLE_S
 
@@ -52,6 +54,12 @@ class Exchange:
         self.method: str = scope["method"]
         self.started = False
         self._query: Query | None = None
+
+    @property
+    def about(self) -> About:
+        """What log and traces will say of this request; handlers add what they learn."""
+        about: About | None = self.scope.get(ABOUT)
+        return About() if about is None else about
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of this lower-case name."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from registry.content.blobs import Blobs
     from registry.content.uploads import BlobUploads
     from registry.metadata.base import Metadata
+    from registry.observe.requests import Observer
     from registry.settings import Settings
     from registry.storage.base import Storage
 
@@ -36,3 +37,4 @@ class Services:
     limits: RequestLimits
     blobs: Blobs
     uploads: BlobUploads
+    observer: Observer

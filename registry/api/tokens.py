@@ -91,6 +91,7 @@ async def _grant(
     services = exchange.services
     subject = Subject(account.name, account.role) if account is not None else ANONYMOUS
     services.limits.spend(subject.name, exchange.client_address())
+    exchange.about.subject = subject.name
     # Clients repeat the parameter, or join scopes with blanks, or both.
     requested = parse_scopes(" ".join(parameters.all("scope")))
     granted = services.policy.grant(subject, requested)

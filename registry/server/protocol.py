@@ -381,6 +381,8 @@ class Intake:
         self._rest = rest
         self._framing = framing
         self._used = False
+        #: Bytes of the body that were read so far.
+        self.received = 0
 
     def release(self) -> None:
         """Let the parser have the body after all; nothing once it was released or read."""
@@ -424,7 +426,10 @@ class Intake:
     async def _receive(self, source: int, sink: Sink) -> int:
         receiving = Receiving(source, self._framing, sink)
         while not self._cycle.disconnected:
-            turn = await in_thread(RECEIVERS, receiving.turn)
+            try:
+                turn = await in_thread(RECEIVERS, receiving.turn)
+            finally:
+                self.received = receiving.total
             if turn is Turn.DONE:
                 return receiving.total
             if turn is Turn.STALLED:

@@ -141,7 +141,7 @@ async def alice(registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def services(registry: Registry) -> Services:
     """What the application works with, to look behind the API."""
-    route = registry.app.routes[0]
+    route = registry.app.app.routes[0]
     found: Services = route._opened.get()
     return found
 
