@@ -12,6 +12,7 @@ import asyncio
 import enum
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,10 @@ from registry.server.framing import Framing
 SLICE = 32 << 20
 #: One sendfile call.
 SENDFILE_COUNT = 4 << 20
+#: Bytes that wait unsent in the socket at most. Small: a sender that runs ahead of a reader on the
+#: same machine fills megabytes of buffer that cost both of them more than the bytes themselves
+#: (measured: a third of the throughput). What is in flight to a distant peer is not limited by it.
+UNSENT_LIMIT = 32 << 10
 #: One round of reading; each receiving thread owns a buffer of this size.
 BUFFER_SIZE = 1 << 20
 #: Waited for the peer in one turn: longer than a busy peer's pauses, and a thread is not blocked.
@@ -31,6 +36,7 @@ PATIENCE_S = 0.020
 #: The same for a peer that used it up in its last turn.
 SHORT_PATIENCE_S = 0.001
 
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _buffers = threading.local()
 
 
@@ -53,6 +59,7 @@ class Sending:
         self._offset = offset
         self._stop = offset + count
         self._patience = PATIENCE_S
+        _limit_unsent(out)
 
     def turn(self) -> Turn:
         """Send a slice. Raises: ClientGone; OSError if the file ends early or cannot be read."""
@@ -156,6 +163,19 @@ class _Budget:
         ready = poll.poll(self._left * 1000)
         self._left -= time.monotonic() - began
         return bool(ready)
+
+
+def _limit_unsent(fd: int) -> None:
+    """See `UNSENT_LIMIT`; tcp(7), TCP_NOTSENT_LOWAT. Advice: not every socket is TCP's."""
+    if _NOTSENT_LOWAT is None:
+        return
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LIMIT)
+    except OSError:
+        pass
+    finally:
+        sock.detach()
 
 
 def _thread_buffer() -> bytearray:
