@@ -109,7 +109,18 @@ class BlobUploads:
         """
         try:
             record = await self._record(access, upload)
-            session = await self._open(access, record, start, digest.algorithm)
+            # Before the bytes get their name, so that the rest needs no other thread.
+            generation = (await self._metadata.hot.placement(access, digest)).generation
+            if body is None:
+                take = self._taking(access, record, start, digest.algorithm)
+                ended = await in_thread(RECEIVERS, _take_and_conclude, take, digest, generation)
+            else:
+                session = await self._open(access, record, start, digest.algorithm)
+                try:
+                    await self._receive(access, session, body, size)
+                    ended = await in_thread(RECEIVERS, _conclude, session, digest, generation)
+                finally:
+                    await self._close(session)
         except (UploadUnknown, NoStoredUpload):
             blob = await self._metadata.hot.blob(access, digest)
             if blob is None:
@@ -117,27 +128,10 @@ class BlobUploads:
             if blob is None:
                 raise
             return blob
-        try:
-            if body is not None:
-                await self._receive(access, session, body, size)
-            total = session.writer.offset
-            found = await in_thread(RECEIVERS, session.digest, digest.algorithm)
-            if found in (None, digest):
-                generation = (await self._metadata.hot.placement(access, digest)).generation
-                # Bytes that are there already are replaced by equal ones: a file that was damaged
-                # or lost heals with the next push. Unproven bytes must not go there.
-                wanted = StoreKey(digest, generation) if found else StoreKey(upload=record.id)
-                key = await in_thread(RECEIVERS, session.writer.commit, wanted)
-        except NoStoredUpload:
-            blob = await self._finish_again(access, upload, digest)
-            if blob is None:
-                raise
-            return blob
-        finally:
-            await self._close(session)
-        if found is None:
+        found, key, total = ended
+        if found is None and key is not None:
             found = await self._prove(key, digest)
-        if found != digest:
+        if found != digest or key is None:
             await self.cancel(access, upload)
             raise DigestMismatched(expected=digest, found=found)
         placed = Placed(digest, total, key, generation)
@@ -245,12 +239,11 @@ class BlobUploads:
     async def _open(
         self, access: Access, record: UploadRecord, start: int | None, algorithm: str
     ) -> Session:
-        progress = RowProgress(self._metadata.uploads, access, record, asyncio.get_running_loop())
-
-        def take() -> Session:
-            return open_session(self._storage, record, progress, start=start, algorithm=algorithm)
-
-        session = await in_thread(RECEIVERS, take)
+        take = self._taking(access, record, start, algorithm)
+        if self._storage.opens_at_once and self._is_empty(record):
+            session = take()
+        else:
+            session = await in_thread(RECEIVERS, take)
         if self._storage.keeps_uploads:
             try:
                 # The request before may have saved its progress just before it let go of it.
@@ -259,6 +252,21 @@ class BlobUploads:
                 session.close()
                 raise
         return session
+
+    def _taking(
+        self, access: Access, record: UploadRecord, start: int | None, algorithm: str
+    ) -> Callable[[], Session]:
+        """What takes hold of the upload; it blocks."""
+        progress = RowProgress(self._metadata.uploads, access, record, asyncio.get_running_loop())
+
+        def take() -> Session:
+            return open_session(self._storage, record, progress, start=start, algorithm=algorithm)
+
+        return take
+
+    def _is_empty(self, record: UploadRecord) -> bool:
+        """Whether there are no bytes yet that would have to be hashed again."""
+        return record.offset == 0 and self._storage.status(record.id).size == 0
 
     async def _close(self, session: Session) -> None:
         await self._release(session.writer)
@@ -327,6 +335,33 @@ class BlobUploads:
             expected_state=expected_state,
         )
         session.progress.saved(saved)
+
+
+def _take_and_conclude(
+    take: Callable[[], Session], digest: Digest, generation: int
+) -> tuple[Digest | None, StoreKey | None, int]:
+    session = take()
+    try:
+        return _conclude(session, digest, generation)
+    finally:
+        session.close()
+
+
+def _conclude(
+    session: Session, digest: Digest, generation: int
+) -> tuple[Digest | None, StoreKey | None, int]:
+    """Compare the digest and commit the bytes: the digest found, where they are, how many.
+
+    Wrong bytes are not committed. Those of an unknown digest are, under the upload's name.
+    """
+    total = session.writer.offset
+    found = session.digest(digest.algorithm)
+    if found not in (None, digest):
+        return found, None, total
+    # Bytes that are there already are replaced by equal ones: a file that was damaged or lost
+    # heals with the next push. Unproven bytes must not go there.
+    wanted = StoreKey(digest, generation) if found else StoreKey(upload=session.record.id)
+    return found, session.writer.commit(wanted), total
 
 
 def _half_life(record: UploadRecord) -> float:

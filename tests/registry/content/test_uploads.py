@@ -35,6 +35,8 @@ class MeetingStorage(DiskStorage):
     uploads: BlobUploads
     loop: asyncio.AbstractEventLoop
     piece = b""
+    #: `status` waits here, so it must not be called in the event loop.
+    opens_at_once = False
 
     def status(self, upload: str, progress: Progress | None = None) -> UploadStatus:
         piece, self.piece = self.piece, b""
