@@ -109,15 +109,16 @@ class BlobUploads:
         """
         try:
             record = await self._record(access, upload)
-            # Before the bytes get their name, so that the rest needs no other thread.
-            generation = (await self._metadata.hot.placement(access, digest)).generation
             if body is None:
+                # Before the bytes are looked at, so that the rest needs no other thread.
+                generation = await self._generation(access, digest)
                 take = self._taking(access, record, start, digest.algorithm)
                 ended = await in_thread(RECEIVERS, _take_and_conclude, take, digest, generation)
             else:
                 session = await self._open(access, record, start, digest.algorithm)
                 try:
                     await self._receive(access, session, body, size)
+                    generation = await self._generation(access, digest)
                     ended = await in_thread(RECEIVERS, _conclude, session, digest, generation)
                 finally:
                     await self._close(session)
@@ -159,7 +160,7 @@ class BlobUploads:
             return None
         placed = self._placed.find(upload, digest)
         if placed is None and (size := size_hashed(record, digest)) is not None:
-            generation = (await self._metadata.hot.placement(access, digest)).generation
+            generation = await self._generation(access, digest)
             placed = Placed(digest, size, StoreKey(digest, generation), generation)
         if placed is None or not await in_thread(RECEIVERS, self._holds, placed):
             return None
@@ -192,7 +193,7 @@ class BlobUploads:
                 found = hasher.digest()
                 if found != digest:
                     raise DigestMismatched(expected=digest, found=found)
-                generation = (await self._metadata.hot.placement(access, digest)).generation
+                generation = await self._generation(access, digest)
                 key = await in_thread(RECEIVERS, writer.commit, StoreKey(digest, generation))
             finally:
                 await self._release(writer)
@@ -235,6 +236,9 @@ class BlobUploads:
         if record is None:
             raise UploadUnknown(upload)
         return record
+
+    async def _generation(self, access: Access, digest: Digest) -> int:
+        return (await self._metadata.hot.placement(access, digest)).generation
 
     async def _open(
         self, access: Access, record: UploadRecord, start: int | None, algorithm: str
