@@ -225,6 +225,18 @@ class LocalStore:
             untagged += tuple(d for d in image.repo_digests if d not in untagged)
         return Removal(untagged=untagged, image=image if last else None, deleted=deleted)
 
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """Remove blobs that an unfinished operation brought, unless something needs them now."""
+        from client.leases import leased
+
+        with self._lock():
+            reachable = leased(os.path.join(self.root, "leases"))
+            for entry in self._entries():
+                reachable |= self._reach(entry)
+            for digest in digests:
+                if str(digest) not in reachable:
+                    self._delete(str(digest))
+
     # -- the index -------------------------------------------------------------------------------
 
     def _entries(self) -> list[_Entry]:

@@ -97,6 +97,31 @@ class Bars:
         self._drawn = len(rows)
 
 
+class Counter:
+    """How many bytes went by, drawn in one line; for something whose end is not known."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console = console
+        self._what = what
+        self._count = 0
+        self._next = 0.0
+
+    def add(self, count: int) -> None:
+        self._count += count
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + REDRAW_S
+            text = f"\r\x1b[K{self._what} {human.size(self._count)}"
+            self._console.stderr.write(text)
+            self._console.stderr.flush()
+
+    def close(self) -> None:
+        """Leave no line behind."""
+        if self._next:
+            self._console.stderr.write("\r\x1b[K")
+            self._console.stderr.flush()
+
+
 def picture(short: str, state: str, done: int, total: int, width: int) -> str:
     """One line, at most `width` columns: `a1b2c3: Downloading [===>   ]  12.3MB/50MB`."""
     line = f"{short}: {state}"

@@ -16,6 +16,8 @@ COMMANDS = {
     "tag": ("tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "rmi": ("rmi", "Remove one or more images"),
     "import": ("import_", "Make an image from the contents of a tarball"),
+    "save": ("save", "Save one or more images to a tar archive"),
+    "load": ("load", "Load images from a tar archive"),
     "inspect": ("inspect", "Return low-level information on images"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("logout", "Log out from a registry"),
@@ -36,6 +38,8 @@ GROUPS = {
         "rm": "rmi",
         "import": "import",
         "inspect": "inspect",
+        "save": "save",
+        "load": "load",
     },
     "container": {"run": "run", "ls": "ps", "list": "ps", "ps": "ps", "logs": "logs", "rm": "rm"},
 }
