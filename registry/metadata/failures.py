@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 
 from registry.errors import (
     DatabaseBusy,
@@ -62,6 +62,8 @@ def _code(error: BaseException) -> int | None:
 # ---- PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html -----------------
 
 _SERIALIZATION = {"40001", "40P01"}
+# A foreign key; a unique one.
+_CONSTRAINTS = {"23503", "23505"}
 # A lock was waited for too long; a statement ran too long.
 TOO_LONG_STATES = {"55P03", "57014"}
 # Classes: the connection failed; an operator or a crash ended it.
@@ -77,6 +79,15 @@ _DAMAGED = ("58", "XX")
 def conflicts(error: BaseException) -> bool:
     """Whether the transaction lost against another one, and nothing of it happened."""
     return _state(error) in _SERIALIZATION
+
+
+def may_be_overtaken(error: BaseException) -> bool:
+    """Whether a row was not, or no longer, as the transaction had found it a statement before.
+
+    Each statement sees what others committed before it: a membership that was there may be gone
+    when a manifest is to refer to it. The step decides anew; if that does not help, it is our bug.
+    """
+    return _state(error) in _CONSTRAINTS or isinstance(error, NoResultFound)
 
 
 def is_refused(error: BaseException) -> bool:

@@ -24,8 +24,7 @@ from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, NewManifest
 from registry.metadata.collection import lock_blobs, release_blobs, review_manifests
 from registry.metadata.repositories import ensure_repository, find_repository, repository_id
 from registry.metadata.tables import blob, manifest, manifest_blob, manifest_child, repository_blob
-from registry.metadata.tables import tag as tag_table
-from registry.metadata.tags import drop_tags, point_tags
+from registry.metadata.tags import drop_tags, lock_tags_of, point_tags
 from registry.metadata.transaction import (
     Operations,
     Transaction,
@@ -149,9 +148,7 @@ class SqlManifests(Operations):
         id = tx.connection.execute(query.with_for_update()).scalar()
         if id is None:
             raise ManifestUnknown(access.name, digest)
-        pointing = select(tag_table.c.name).where(tag_table.c.manifest_id == id)
-        names = sorted(tx.connection.execute(pointing).scalars())
-        drop_tags(tx, access, repository, names, str(digest))
+        drop_tags(tx, access, repository, lock_tags_of(tx, id), str(digest))
         loose = tx.connection.execute(
             select(manifest_child.c.child_digest).where(manifest_child.c.parent_id == id)
         )

@@ -5,6 +5,7 @@ statements take. What can go wrong for a moment is tried again here, a few secon
 step is a function of its transaction and nothing else:
 
     deadlock, serialization failure     nothing happened: once more, after a random pause
+    a row gone that was just seen       once more: the step sees now why
     connection lost before COMMIT       the same, on another connection
     connection lost during COMMIT       the server is asked whether that transaction committed
 """
@@ -29,6 +30,7 @@ from registry.metadata.failures import (
     conflicts,
     is_lost,
     is_refused,
+    may_be_overtaken,
     translate_postgres,
 )
 from registry.metadata.location import Location
@@ -42,6 +44,9 @@ _OLDEST_VERSION = OLDEST * 10_000
 # How long an operation is tried again, in seconds. A request waits that long before its 503; a
 # restart of the server or a switch to its standby mostly takes less.
 PATIENCE_S = 6.0
+
+# How often a step may find a row gone that it has just seen.
+_OVERTAKEN = 5
 
 # Of the advisory lock that a migration holds: "pyreg" in ASCII, so that others hardly use it.
 _SCHEMA_LOCK = 0x7079726567
@@ -108,6 +113,7 @@ class PostgresDatabase:
         """Do the work until it succeeds, fails for good, or patience ends."""
         until = time.monotonic() + self._patience_s
         pause = 0.005
+        overtaken = 0
         while True:
             try:
                 return work()
@@ -116,6 +122,9 @@ class PostgresDatabase:
                     return unknown.result  # type: ignore[return-value]
             except Exception as error:
                 again = conflicts(error) or is_lost(error)
+                if not again and may_be_overtaken(error):
+                    overtaken += 1
+                    again = overtaken <= _OVERTAKEN
                 if not again or time.monotonic() + pause > until:
                     problem = translate_postgres(error, self.location)
                     if problem is error:

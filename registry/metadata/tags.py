@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from ocispec.distribution.name import Tag
 from registry.errors import ManifestUnknown
@@ -32,25 +32,29 @@ _PAGE = (
     .limit(bindparam("limit"))
 )
 
-_TARGET = (
-    select(manifest.c.digest)
-    .join(tag, tag.c.manifest_id == manifest.c.id)
+# The tag's row alone: PostgreSQL looks at a locked row again after it had to wait for it, but not
+# at rows joined to it.
+_LOCK = (
+    select(tag.c.manifest_id)
     .where(tag.c.repository_id == _repository, tag.c.name == _name)
+    .with_for_update()
 )
 
-_LOCK_TARGET = _TARGET.with_for_update(of=tag)
+_DIGEST = select(manifest.c.digest).where(manifest.c.id == bindparam("id"))
 
-_POINT = Upserting(
+_CREATE = Upserting(
     tag,
-    lambda insert: insert.values(
-        **bound(tag, "repository_id", "name", "manifest_id", "updated_at")
-    ).on_conflict_do_update(
-        index_elements=[tag.c.repository_id, tag.c.name],
-        set_={
-            "manifest_id": insert.excluded.manifest_id,
-            "updated_at": insert.excluded.updated_at,
-        },
+    lambda insert: (
+        insert.values(**bound(tag, "repository_id", "name", "manifest_id", "updated_at"))
+        .on_conflict_do_nothing()
+        .returning(tag.c.manifest_id)
     ),
+)
+
+_MOVE = (
+    update(tag)
+    .where(tag.c.repository_id == _repository, tag.c.name == _name)
+    .values(manifest_id=bindparam("to"), updated_at=bindparam("now"))
 )
 
 _DROP = delete(tag).where(tag.c.repository_id == _repository, tag.c.name == _name)
@@ -77,9 +81,10 @@ class SqlTags(Operations):
     def remove(self, tx: Transaction, access: Access, name: Tag) -> None:
         access.require(DELETE)
         id = repository_id(tx, access)
-        digest = tx.connection.execute(_TARGET, {"repository": id, "key": name.text}).scalar()
-        if digest is None:
+        target = tx.connection.execute(_LOCK, {"repository": id, "key": name.text}).scalar()
+        if target is None:
             raise ManifestUnknown(access.name, name)
+        digest = _digest(tx, target)
         drop_tags(tx, access, id, [name.text], digest)
         review_manifests(tx, id, [digest], event="tag removed")
 
@@ -117,23 +122,53 @@ def point_tags(
 ) -> None:
     """Create tags or move them to a manifest. One that points there already stays untouched."""
     for name in names:
-        key = {"repository": repository_id, "key": name}
-        current = tx.connection.execute(_LOCK_TARGET, key).scalar()
-        if current == digest:
+        key: dict[str, int | str] = {"repository": repository_id, "key": name}
+        current = _lock_or_create(tx, key, manifest_id)
+        if current == manifest_id:
             continue
-        tx.connection.execute(
-            _POINT(tx),
+        old = None
+        if current is not None:
+            tx.connection.execute(_MOVE, {**key, "to": manifest_id, "now": tx.now})
+            old = _digest(tx, current)
+            review_manifests(tx, repository_id, [old], event="tag moved")
+        _remember(tx, access, repository_id, name, old=old, new=digest)
+        events.record(tx, events.TAG_MOVED, access, digest=digest, tag=name)
+
+
+def _lock_or_create(tx: Transaction, key: dict[str, int | str], manifest_id: int) -> int | None:
+    """The manifest that a tag points at, the tag being ours until the commit; None: it is new and
+    points at `manifest_id` now. Others may make and remove the same one meanwhile."""
+    while True:
+        current = tx.connection.execute(_LOCK, key).scalar()
+        if current is not None:
+            return int(current)
+        created = tx.connection.execute(
+            _CREATE(tx),
             {
-                "repository_id": repository_id,
-                "name": name,
+                "repository_id": key["repository"],
+                "name": key["key"],
                 "manifest_id": manifest_id,
                 "updated_at": tx.now,
             },
         )
-        if current is not None:
-            review_manifests(tx, repository_id, [current], event="tag moved")
-        _remember(tx, access, repository_id, name, old=current, new=digest)
-        events.record(tx, events.TAG_MOVED, access, digest=digest, tag=name)
+        if created.first() is not None:
+            return None
+
+
+def _digest(tx: Transaction, manifest_id: int) -> str:
+    digest: str = tx.connection.execute(_DIGEST, {"id": manifest_id}).scalar_one()
+    return digest
+
+
+def lock_tags_of(tx: Transaction, manifest_id: int) -> list[str]:
+    """The tags that point at a manifest, which stay there until the commit."""
+    query = (
+        select(tag.c.name)
+        .where(tag.c.manifest_id == manifest_id)
+        .order_by(tag.c.name)
+        .with_for_update()
+    )
+    return list(tx.connection.execute(query).scalars())
 
 
 def drop_tags(
