@@ -197,6 +197,21 @@ class RegistryProtocol(HttpToolsProtocol):
             return LengthFraming(int(lengths[0]), rest)
         return None
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """The parser takes what follows a head with `Upgrade` for another protocol, and a body as
+        well: read on, it would be the next request of somebody else. So this one is the last, and
+        with a body it is none."""
+        cycle = self.cycle
+        self._discarding = True
+        names = [name for name, value in cycle.scope["headers"] if value != b"0"]
+        if not (b"content-length" in names or b"transfer-encoding" in names):
+            cycle.keep_alive = False
+        elif self.pipeline:
+            self.transport.abort()
+        else:
+            cycle.disconnected = True
+            self.send_400_response("An upgrade with a body is not supported.")
+
     # --- parser -------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
