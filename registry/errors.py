@@ -41,6 +41,7 @@ RegistryError too.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 
 class RegistryError(Exception):
@@ -280,6 +281,23 @@ class StorageFull(Unavailable):
 
 class DatabaseUnusable(RegistryError):
     pass
+
+
+class DatabaseHeld(DatabaseUnusable):
+    """Another machine uses the database file, which only one machine may."""
+
+    def __init__(
+        self, path: str, *, holder: str, since: int, seen_s: int, expiry_s: int, lease: str
+    ) -> None:
+        began = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        super().__init__(
+            f"the database {path} is in use by another machine, {holder}, since {began};"
+            f" it was heard of {seen_s} seconds ago",
+            hint=f"stop pyreg there, or share PostgreSQL instead of a file (setting 'database')."
+            f" If that machine crashed, wait until it was silent for {expiry_s} seconds,"
+            f" or remove {lease} once it is certainly off",
+        )
+        self.holder = holder
 
 
 class DatabaseTooNew(DatabaseUnusable):

@@ -30,6 +30,7 @@ from registry.metadata.base import HotReads, ImmediateReads, Metadata
 from registry.metadata.blobs import SqlBlobs
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
+from registry.metadata.hostlease import HostLease
 from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.location import Location
 from registry.metadata.manifests import SqlManifests
@@ -51,7 +52,15 @@ _READERS = 2
 class Database:
     """Runs operations against one SQLite file, in threads. Closing twice is harmless."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float], terms: Terms) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        terms: Terms,
+        lease: HostLease | None = None,
+    ) -> None:
+        self._lease = lease
         self._clock = clock
         self._terms = terms
         self._closed = False
@@ -67,6 +76,8 @@ class Database:
 
     async def write(self, step: Callable[[Transaction], T]) -> T:
         """Run a step and commit it to disk; if it raises, nothing of it happened."""
+        if self._lease is not None:
+            self._lease.require()
         return await asyncio.wrap_future(self._writer.submit(step))
 
     async def read(self, step: Callable[[Transaction], T]) -> T:
@@ -92,6 +103,8 @@ class Database:
         self._readers.shutdown()
         self._writing.dispose()
         self._reading.dispose()
+        if self._lease is not None:
+            self._lease.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +143,20 @@ def open_metadata(
     because it holds the keys that sign tokens. Where `database` is not empty, it is the PostgreSQL
     database that counts instead (see `Location`), with so many connections for transactions.
 
-    Raises: DatabaseTooNew; DatabaseUnusable; DatabaseBusy; StorageFull.
+    Raises: DatabaseTooNew; DatabaseHeld by another machine; DatabaseUnusable; DatabaseBusy;
+    StorageFull.
     """
     terms = terms or Terms()
     if database:
         return _open_postgres(database, clock=clock, terms=terms, connections=connections)
-    prepare(path)
-    file = Database(path, clock=clock, terms=terms)
+    make_file(path)
+    lease = HostLease(path)
+    try:
+        prepare(path)
+        file = Database(path, clock=clock, terms=terms, lease=lease)
+    except BaseException:
+        lease.close()
+        raise
     immediate = SqliteHotReads(path, clock=clock)
     return assemble(file, AtOnce(immediate), file.close, immediate=immediate)
 
@@ -178,13 +198,7 @@ def assemble(
 
 def prepare(path: Path) -> None:
     """Create the file if need be and bring its schema up to date. Raises: as `open_metadata`."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise DatabaseUnusable(
-            f"cannot open the database {path}: {error.strerror}",
-            hint="the directory must exist and be writable by this user",
-        ) from error
+    make_file(path)
     engine = sqlite_engine(path, begin="BEGIN IMMEDIATE")
     try:
         with engine.begin() as connection:
@@ -196,6 +210,17 @@ def prepare(path: Path) -> None:
         raise problem from error
     finally:
         engine.dispose()
+
+
+def make_file(path: Path) -> None:
+    """An empty file for its owner alone, unless there is one. Raises: DatabaseUnusable."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise DatabaseUnusable(
+            f"cannot open the database {path}: {error.strerror}",
+            hint="the directory must exist and be writable by this user",
+        ) from error
 
 
 def sqlite_engine(path: Path, *, begin: str) -> Engine:

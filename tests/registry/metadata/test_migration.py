@@ -144,4 +144,6 @@ def test_the_file_is_the_owners_alone(tmp_path):
     metadata = open_metadata(tmp_path / "metadata.db")
     modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     metadata.close()
-    assert modes == {"metadata.db": 0o600, "metadata.db-wal": 0o600, "metadata.db-shm": 0o600}
+    assert modes == dict.fromkeys(
+        ("metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db.host"), 0o600
+    )
