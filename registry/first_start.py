@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import os
 import secrets
+import traceback
 from pathlib import Path
 
 from registry.app import DATABASE, open_database
@@ -41,31 +45,61 @@ def require_registry(settings: Settings) -> None:
         )
 
 
-def upgrade_apart(settings: Settings) -> None:
-    """Create or upgrade the database in a child process, whose memory goes with it.
+class StartFailed(RegistryError):
+    """What `prepare` raised in the child process, in its words."""
 
-    The migration tool would stay in the server's memory for good. Only a help: where it fails,
-    `prepare` does the same here and says why. To be called while there is one thread.
+
+def prepare_apart(settings: Settings) -> str:
+    """`prepare` in a child process: nothing of it stays open or in memory here.
+
+    The migration tool would stay in the server's memory for good, and a connection that is open
+    in the parent must not be used by forked workers. To be called while there is one thread.
+    Raises: StartFailed.
     """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        status = 1
         try:
-            make_directory(settings)
-            open_database(settings).close()
-            status = 0
+            os.close(reading)
+            with open(writing, "w", encoding="utf-8") as answer:
+                json.dump(_prepare_safely(settings), answer)
         finally:
-            os._exit(status)
-    os.waitpid(child, 0)
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as answer:
+        said = answer.read()
+    _, state = os.waitpid(child, 0)
+    if not said:
+        code = os.waitstatus_to_exitcode(state)
+        raise StartFailed(f"the process that prepares the database ended with status {code}")
+    outcome = json.loads(said)
+    if "error" in outcome:
+        raise StartFailed(outcome["error"], hint=outcome["hint"])
+    return str(outcome["password"])
+
+
+def _prepare_safely(settings: Settings) -> dict[str, str]:
+    try:
+        return {"password": asyncio.run(prepare(settings))}
+    except RegistryError as error:
+        return {"error": str(error), "hint": error.hint}
+    except BaseException as error:
+        logging.getLogger("pyreg.registry").debug("%s", traceback.format_exc())
+        return {"error": f"cannot prepare the database: {error}", "hint": ""}
 
 
 async def prepare(settings: Settings) -> str:
     """Create or upgrade the database; the password of a new `admin`, empty if there is none.
 
     The password is given once and stored only as a hash.
-    Raises: DataUnusable; what `open_metadata` raises.
+    Raises: DataUnusable; DatabaseUnusable if it is older and `upgrade` is off; what `open_metadata`
+    raises.
     """
     make_directory(settings)
+    if not settings.upgrade:
+        from registry.maintenance import require_current_schema  # it stands on this module
+
+        require_current_schema(settings)
     metadata = open_database(settings)
     passwords = Passwords()
     try:

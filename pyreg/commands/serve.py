@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyreg.__main__ import Context
     from pyreg.cli import Options
+    from registry.server.run import Listening
 
 COMMAND = Command(
     name="serve",
@@ -18,65 +19,83 @@ COMMAND = Command(
         *WHERE,
         Flag("host", "", TEXT, "Address to listen on (default localhost)"),
         Flag("port", "", NUMBER, "Port to listen on (default 5000)"),
+        Flag("workers", "", NUMBER, "Processes that serve (default 1)"),
+        Flag(
+            "tls-certificate", "", TEXT, "Certificate and chain, PEM; serves https", metavar="FILE"
+        ),
+        Flag("tls-key", "", TEXT, "The certificate's key, PEM", metavar="FILE"),
         Flag("access-log", "", BOOL, "Log every request to standard error"),
+        Flag(
+            "no-upgrade", "", BOOL, "Refuse to start on an older database instead of upgrading it"
+        ),
     ),
     details=(
         "The first start creates the database and a user `admin`, whose random password is shown\n"
-        "once. Every setting of the [registry] table can also be given as PYREG_<NAME>."
+        "once. Every setting of the [registry] table can also be given as PYREG_<NAME>; see\n"
+        "`pyreg config schema`.\n\n"
+        "SIGTERM ends it when running requests are done, a second one at once; SIGHUP reads the\n"
+        "certificate again."
     ),
 )
 
 
 def run(options: Options, context: Context) -> int:
     """Serve until SIGTERM or SIGINT."""
-    import asyncio
-    import logging
-    import signal
+    import os
+    from pathlib import Path
 
     from pyreg.registry_settings import registry_settings
-    from registry.app import create_app
-    from registry.auth.login import FIRST_ADMIN
-    from registry.first_start import prepare, upgrade_apart
-    from registry.server.run import Listening, ServerOptions, serve
+    from registry.launch import Surroundings, launch
+    from registry.server.notify import Notifier, inherited_sockets
 
-    console = context.console
-    flags: dict[str, object] = {}
-    if options.given("host"):
-        flags["host"] = options.text("host")
-    if options.given("port"):
-        flags["port"] = options.number("port")
-    if options.given("access-log"):
-        flags["access_log"] = "text" if options.flag("access-log") else "off"
-    settings = registry_settings(options, context, flags)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    # A wrong byte from a client is answered to the client; it is no news for the operator.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    console, variables = context.console, context.environment.variables
+    settings = registry_settings(options, context, _flags(options))
+    _set_up_logging()
     _allow_many_connections()
     _return_large_memory()
-    upgrade_apart(settings)
-    password = asyncio.run(prepare(settings))
-    if password:
-        console.note(f"Created the user '{FIRST_ADMIN}' with the password  {password}")
+
+    def first_admin(password: str) -> None:
+        console.note(f"Created the user 'admin' with the password  {password}")
         console.note("It is not shown again; change it with: pyreg user passwd admin")
 
-    def announce(listening: Listening) -> None:
+    def ready(listening: Listening, lines: list[str]) -> None:
         host = "localhost" if listening.host in ("127.0.0.1", "::1") else listening.host
         shown = f"[{host}]" if ":" in host else host
+        for line in lines:
+            console.note(line)
         console.out(f"pyreg registry ready at {listening.scheme}://{shown}:{listening.port}")
         console.stdout.flush()
 
-    # The server stops gracefully and then raises the signal anew; that ends nothing but the wait.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        serve(
-            create_app(settings),
-            ServerOptions(host=settings.host, port=settings.port, graceful_s=settings.graceful_s),
-            announce,
-        )
-    except SystemExit as stopped:  # uvicorn's way to say that the start failed; the log says why
-        return 1 if stopped.code else 0
-    return 0
+    surroundings = Surroundings(
+        run_root=Path(os.path.join(context.environment.run, "registry")),
+        sockets=inherited_sockets(variables.get("LISTEN_FDS", ""), variables.get("LISTEN_PID", "")),
+        notifier=Notifier(variables.get("NOTIFY_SOCKET", "")),
+    )
+    return launch(settings, surroundings, on_first_admin=first_admin, on_ready=ready)
+
+
+def _flags(options: Options) -> dict[str, object]:
+    """The settings that were given on the command line."""
+    flags: dict[str, object] = {}
+    for name in ("host", "tls-certificate", "tls-key"):
+        if options.given(name):
+            flags[name.replace("-", "_")] = options.text(name)
+    for name in ("port", "workers"):
+        if options.given(name):
+            flags[name] = options.number(name)
+    if options.given("access-log"):
+        flags["access_log"] = "text" if options.flag("access-log") else "off"
+    if options.given("no-upgrade"):
+        flags["upgrade"] = not options.flag("no-upgrade")
+    return flags
+
+
+def _set_up_logging() -> None:
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # A wrong byte from a client is answered to the client; it is no news for the operator.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 # A download is a connection, a duplicate of it and a file.

@@ -305,7 +305,7 @@ class BlobUploads:
         before = session.writer.offset
         try:
             await body(sink)
-        except (ClientGone, ClientStalled):
+        except (ClientGone, ClientStalled, asyncio.CancelledError):
             await self._advance(access, session)
             raise
         except (BodyTooLarge, MalformedBody):

@@ -152,6 +152,10 @@ async def _receive_messages(receive: Receive, sink: Sink) -> int:
                 message = await receive()
         except TimeoutError:
             message = {"type": "stalled"}
+        except asyncio.CancelledError:  # the server is being stopped
+            if gathered:
+                await in_thread(RECEIVERS, _write, sink, gathered)
+            raise
         if message["type"] != "http.request":
             if gathered:  # what did arrive is kept, so that the upload can be continued
                 await in_thread(RECEIVERS, _write, sink, gathered)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,6 +41,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from registry.server.errors import ClientGone, ClientStalled
 from registry.server.extensions import INTAKE, ZERO_COPY, Message, Receive, Scope, Send, Sink
 from registry.server.framing import ChunkedFraming, Framing, LengthFraming
+from registry.server.overload import Overloaded
 from registry.server.sockets import (
     BUFFER_SIZE,
     Receiving,
@@ -59,6 +61,8 @@ MAX_HEAD = 64 << 10
 
 _BODY_METHODS = (b"PUT ", b"PATCH ", b"POST ")
 _HEAD_END = b"\r\n\r\n"
+# RFC 3986, 3.2.2, without user information: a name, an IPv4 or a bracketed IPv6 address; a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -128,11 +132,14 @@ class RegistryProtocol(HttpToolsProtocol):
     linger_s = 5.0
     #: False: behave as if the system had no fast paths.
     fast_paths = True
+    #: Connections of this process beyond which requests get 503; 0 is no limit.
+    max_connections = 0
 
     _fast = False
     _in_message = False
     _in_head = False
     _head_size = 0
+    _host = b""
     _held: Intake | None = None
     _discarding = False
     _deadline: asyncio.TimerHandle | None = None
@@ -141,6 +148,8 @@ class RegistryProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.max_connections and len(self.connections) > self.max_connections:
+            self.app = cast(Any, Overloaded(self.app))
         self._fast = self.fast_paths and not _MISSING and self.scheme == "http"
         if self._fast:
             self._application = self.app
@@ -155,16 +164,39 @@ class RegistryProtocol(HttpToolsProtocol):
         if self._discarding:
             return
         if self._fast and not self._in_message and data.startswith(_BODY_METHODS):
-            end = data.find(_HEAD_END)
+            end = data.find(_HEAD_END, 0, MAX_HEAD)
             if end >= 0 and (self.cycle is None or self.cycle.response_complete):
                 self._head_with_body(data[: end + 4], data[end + 4 :])
                 return
+        if len(data) > MAX_HEAD and self._is_head_too_large(data):
+            self._refuse_head()
+            return
         super().data_received(data)
         if self._in_head:
             self._head_size += len(data)
-            if self._head_size > MAX_HEAD and not self.transport.is_closing():
+            if self._head_size > MAX_HEAD:
+                self._refuse_head()
+
+    def _is_head_too_large(self, data: bytes) -> bool:
+        """Whether one read brings a whole head beyond the limit: later ones would not notice."""
+        if self._in_message and not self._in_head:
+            return False
+        if self._in_head and data.startswith((b"\n", b"\r\n")):
+            return False  # the end may have begun in the read before
+        return data.find(_HEAD_END, 0, MAX_HEAD) < 0
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
                 self.transport.write(_TOO_LARGE)
-                self.transport.close()
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Uvicorn would write it into the middle of an earlier answer that is still being sent."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def _head_with_body(self, head: bytes, rest: bytes) -> None:
         before = self.cycle
@@ -226,7 +258,20 @@ class RegistryProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._disarm()
+        self._check_host()
         super().on_headers_complete()
+
+    def _check_host(self) -> None:
+        """Refuse with 400 what RFC 9112, 3.2 says: no Host, several, or one that is no host."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) == 1 and hosts[0] == self._host:
+            return
+        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            raise ValueError("a request needs one Host header")
+        if hosts:
+            if _HOST.fullmatch(hosts[0]) is None:
+                raise ValueError("this Host header names no host")
+            self._host = hosts[0]
 
     def on_message_complete(self) -> None:
         self._in_message = False

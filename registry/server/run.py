@@ -5,22 +5,32 @@ Everything is an argument; nothing here reads the environment or a file other th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any, Literal
 
 import uvicorn
 
 from registry.errors import RegistryError
 from registry.server.protocol import RegistryProtocol, missing_names
+from registry.server.shutdown import stop
 from registry.server.threads import RECEIVE_NICENESS, RECEIVERS, SEND_NICENESS, SENDERS
+from registry.server.tls import Certificates, CertificateUnusable
 
 LOGGER = logging.getLogger("registry.server")
+
+#: How often the certificate's files are looked at.
+CERTIFICATE_EVERY_S = 2.0
 
 
 class CannotListen(RegistryError):
@@ -35,25 +45,27 @@ class ServerOptions:
     #: PEM files; with TLS the fast paths are off, a proxy in front that ends TLS keeps them.
     certificate: str = ""
     private_key: str = ""
+    #: Authorities whose certificates clients must have; empty: clients need none.
+    client_ca: str = ""
     #: "auto" is uvloop when it is installed.
     loop: Literal["auto", "asyncio", "uvloop"] = "auto"
     #: False keeps to plain ASGI messages, for comparison and for trouble.
     fast_paths: bool = True
-    #: Connections and requests at once beyond which 503 is answered; 0 is no limit.
-    limit_concurrency: int = 0
+    #: Connections beyond which requests are answered with 503; 0 is no limit.
+    max_connections: int = 0
     #: Connections that the kernel keeps waiting.
     backlog: int = 2048
     #: Seconds an unused connection is kept. Longer than a proxy's own limit avoids broken reuse.
     keep_alive_s: int = 75
     #: Seconds that running requests get at shutdown before they are cancelled.
     graceful_s: int = 30
+    #: What ends the server gracefully, and at once when it comes again.
+    stop_signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
     #: Seconds a transfer may go without a byte.
     idle_s: float = 60.0
     #: Added to the niceness of threads that send, and of those that receive, bulk bytes; 0 is off.
     send_niceness: int = SEND_NICENESS
     receive_niceness: int = RECEIVE_NICENESS
-    #: Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks.
-    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +81,31 @@ class Listening:
         return f"{self.scheme}://{host}:{self.port}"
 
 
+def _nothing(listening: Listening) -> None: ...
+
+
+def _silence() -> None: ...
+
+
 def serve(
     application: Any,
     options: ServerOptions,
-    on_ready: Callable[[Listening], None] = lambda listening: None,
+    on_ready: Callable[[Listening], None] = _nothing,
+    *,
+    sockets: list[socket.socket] | None = None,
+    on_stopping: Callable[[], None] = _silence,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `on_ready` is called once, when requests are accepted.
+    """Serve until SIGTERM or SIGINT; a second one ends it at once.
 
-    Raises: CannotListen; whatever the application's lifespan raises ends in SystemExit(3).
+    `on_ready` is called once, when requests are accepted; `on_stopping` when they are no longer.
+    `sockets` are used, and closed at the end, in place of those that the options would open.
+
+    Raises: CannotListen; CertificateUnusable; whatever the application's lifespan raises ends in
+    SystemExit(3).
     """
-    sockets = listen(options)
+    sockets = listen(options) if sockets is None else sockets
     try:
-        make_server(application, options, on_ready).run(sockets=sockets)
+        make_server(application, options, on_ready, on_stopping).run(sockets=sockets)
     finally:
         for sock in sockets:
             sock.close()
@@ -89,12 +114,19 @@ def serve(
 def make_server(
     application: Any,
     options: ServerOptions,
-    on_ready: Callable[[Listening], None] = lambda listening: None,
+    on_ready: Callable[[Listening], None] = _nothing,
+    on_stopping: Callable[[], None] = _silence,
 ) -> RegistryServer:
-    """The uvicorn server for these options, to be run with `run(sockets=[…])`."""
+    """The uvicorn server for these options, to be run with `run(sockets=[…])`.
+
+    Raises: CertificateUnusable.
+    """
     SENDERS.configure(niceness=options.send_niceness)
     RECEIVERS.configure(niceness=options.receive_niceness)
     LOGGER.info("%s", describe(options))
+    certificates = None
+    if options.certificate:
+        certificates = Certificates(options.certificate, options.private_key, options.client_ca)
     config = uvicorn.Config(
         application,
         http=protocol_for(options),
@@ -103,31 +135,103 @@ def make_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(options.trusted_proxies),
-        forwarded_allow_ips=list(options.trusted_proxies) or None,
-        ssl_certfile=options.certificate or None,
-        ssl_keyfile=options.private_key or None,
-        limit_concurrency=options.limit_concurrency or None,
+        # X-Forwarded-* are the application's business, which knows our proxies.
+        proxy_headers=False,
+        ssl_context_factory=(lambda *_: certificates.context) if certificates else None,
         backlog=options.backlog,
         timeout_keep_alive=options.keep_alive_s,
         timeout_graceful_shutdown=options.graceful_s,
     )
-    return RegistryServer(config, on_ready)
+    return RegistryServer(config, options, certificates, on_ready, on_stopping)
 
 
 class RegistryServer(uvicorn.Server):
-    """Uvicorn's server, which says when it is ready and where."""
+    """Uvicorn's server, with our start, signals and end, and certificates that change."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[Listening], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        options: ServerOptions,
+        certificates: Certificates | None,
+        on_ready: Callable[[Listening], None],
+        on_stopping: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._options = options
+        self._certificates = certificates
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
+        self._watching: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
+            if self._certificates is not None:
+                self._watching = asyncio.create_task(self._watch(self._certificates))
             address = self.servers[0].sockets[0].getsockname()
             scheme = "https" if self.config.is_ssl else "http"
             self._on_ready(Listening(scheme, address[0], address[1]))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no connection any more; finish what runs, within limits; close the application."""
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        self._on_stopping()
+        if self._watching is not None:
+            self._watching.cancel()
+        await stop(
+            self.server_state, graceful_s=self._options.graceful_s, at_once=lambda: self.force_exit
+        )
+        await self.lifespan.shutdown()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal to stop. The second one does not wait for anybody."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have the signals handled here; afterwards the handlers from before are back.
+
+        Unlike uvicorn's, it does not raise them anew at the end: a server that was told to stop
+        and did has ended well.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            each: signal.signal(each, self.handle_exit) for each in self._options.stop_signals
+        }
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload_soon)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def _reload_soon(self, sig: int, frame: FrameType | None) -> None:
+        if self._watching is not None:
+            loop = self._watching.get_loop()
+            loop.call_soon_threadsafe(self.reload_certificates)
+
+    def reload_certificates(self) -> None:
+        """Use the certificate's files as they are now; a broken pair leaves the old one."""
+        if self._certificates is None:
+            return
+        try:
+            self._certificates.reload()
+        except CertificateUnusable as error:
+            LOGGER.error("keeping the certificate in use: %s", error)
+        else:
+            LOGGER.warning("using the new certificate of %s", self._options.certificate)
+
+    async def _watch(self, certificates: Certificates) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_EVERY_S)
+            if certificates.settled_change():
+                self.reload_certificates()
 
 
 def protocol_for(options: ServerOptions) -> type[RegistryProtocol]:
@@ -136,6 +240,7 @@ def protocol_for(options: ServerOptions) -> type[RegistryProtocol]:
     class ConfiguredProtocol(RegistryProtocol):
         fast_paths = options.fast_paths
         idle_s = options.idle_s
+        max_connections = options.max_connections
 
     return ConfiguredProtocol
 
