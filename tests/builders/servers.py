@@ -105,12 +105,19 @@ def answers_http(port: int) -> bool:
         connection.close()
 
 
-def add_user(root: Path, name: str = USER, password: str = PASSWORD, *, role: str = "") -> None:
+def add_user(
+    root: Path,
+    name: str = USER,
+    password: str = PASSWORD,
+    *,
+    role: str = "",
+    environment: dict[str, str] | None = None,
+) -> None:
     words = ["--root", str(root), "user", "add", name, "--password-stdin"]
     subprocess.run(
         [*pyreg_command(), *words, *(("--role", role) if role else ())],
         input=password.encode(),
-        env=pyreg_environment(),
+        env=pyreg_environment(**(environment or {})),
         check=True,
         capture_output=True,
         timeout=60,
@@ -124,7 +131,7 @@ def start_pyreg(
     root.mkdir(parents=True, exist_ok=True)
     add_user_once = root / ".user-added"
     if not add_user_once.exists():
-        add_user(root)
+        add_user(root, environment=environment)
         add_user_once.touch()
     port = port or free_port()
     words = ["--root", str(root), "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]

@@ -1,9 +1,9 @@
 """The official OCI distribution conformance suite against a running `pyreg serve`.
 
-`python -m tests.interop.conformance [1.1|dev|dev-sparse][+s3] …` installs the suite through the Go
-toolchain into build/, starts a registry with token auth, runs it and prints how many checks
-passed; with `+s3` its blobs are in a real S3 service. Exit status: 0 when nothing failed, 1 when
-something did, 3 without a Go toolchain, which is said loudly.
+`python -m tests.interop.conformance [1.1|dev|dev-sparse][+services] …` installs the suite through
+the Go toolchain into build/, starts a registry with token auth, runs it and prints how many checks
+passed; with `+services` its blobs are in S3 and its metadata in PostgreSQL. Exit status: 0 when
+nothing failed, 1 when something did, 3 without a Go toolchain, which is said loudly.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.builders.postgres import postgres_server
 from tests.builders.s3 import s3_service
 from tests.builders.servers import ROOT, start_pyreg
 from tests.builders.tools import find_tool
 
 MODULE = "github.com/opencontainers/distribution-spec/conformance"
 NO_TOOLCHAIN = 3
+VERSIONS = ("1.1", "dev", "dev-sparse")
 
 
 def install() -> Path:
@@ -41,16 +43,19 @@ def install() -> Path:
     return program
 
 
-def run(version: str, *, sparse: bool = False, s3: bool = False) -> int:
+def run(version: str, *, sparse: bool = False, services: bool = False) -> int:
     """One run of the suite; how many checks failed."""
     program = install()
     with tempfile.TemporaryDirectory(prefix="pyreg-conformance-") as scratch:
         allowed = {"PYREG_ALLOW_SPARSE_INDEX": "true", "PYREG_ALLOW_SPARSE_IMAGE": "true"}
         environment = allowed if sparse else {}
-        services = ExitStack()
-        if s3:
-            service = services.enter_context(s3_service(Path(scratch) / "service"))
-            environment = {**environment, **service.environment(service.make_bucket())}
+        running = ExitStack()
+        if services:
+            s3 = running.enter_context(s3_service(Path(scratch) / "service"))
+            postgres = running.enter_context(postgres_server())
+            database = postgres.url(postgres.create())
+            bucket = s3.environment(s3.make_bucket())
+            environment = {**environment, **bucket, "PYREG_DATABASE": database}
         server = start_pyreg(Path(scratch) / "registry", environment=environment)
         try:
             done = subprocess.run(
@@ -72,9 +77,9 @@ def run(version: str, *, sparse: bool = False, s3: bool = False) -> int:
             )
         finally:
             server.stop()
-            services.close()
+            running.close()
         junit = (Path(scratch) / "results" / "junit.xml").read_text()
-        name = f"results-{version}{'-sparse' if sparse else ''}{'-s3' if s3 else ''}"
+        name = f"results-{version}{'-sparse' if sparse else ''}{'-services' if services else ''}"
         results = ROOT / "build" / "conformance" / name
         results.mkdir(parents=True, exist_ok=True)
         for name in ("junit.xml", "results.yaml", "report.html"):
@@ -85,8 +90,9 @@ def run(version: str, *, sparse: bool = False, s3: bool = False) -> int:
     failed = counted["failed"]
     if not failed and (done.returncode or not counted["tests"]):
         failed = 1  # the suite itself did not get to its end
+    options = [", sparse"] * sparse + [", S3 and PostgreSQL"] * services
     print(
-        f"conformance OCI_VERSION={version}{', sparse' if sparse else ''}{', S3' if s3 else ''}: "
+        f"conformance OCI_VERSION={version}{''.join(options)}: "
         f"{counted['passed']} passed, {failed} failed, {counted['skipped']} skipped, "
         f"{counted['disabled']} disabled by the suite"
     )
@@ -108,10 +114,10 @@ def count(junit: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    on_disk = ["1.1", "dev", "dev-sparse"]
+    wanted = sys.argv[1:] or [f"{name}{on}" for on in ("", "+services") for name in VERSIONS]
     failures = []
-    for each in sys.argv[1:] or [*on_disk, *(f"{name}+s3" for name in on_disk)]:
-        name, _, store = each.partition("+")
+    for each in wanted:
+        name, _, on = each.partition("+")
         version = name.removesuffix("-sparse")
-        failures.append(run(version, sparse=name != version, s3=store == "s3"))
+        failures.append(run(version, sparse=name != version, services=on == "services"))
     sys.exit(1 if any(failures) else 0)
