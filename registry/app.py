@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Router
 
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
+from registry.api.exchange import always_headers
 from registry.api.health import live, ready
 from registry.api.middleware import ForwardedHeaders, Observing
 from registry.api.search import ping, search
@@ -132,6 +133,7 @@ async def open_services(settings: Settings, observer: Observer) -> AsyncIterator
                 metadata, storage, redirects=settings.storage == "s3" and settings.s3_redirect
             ),
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
+            always=always_headers(settings.warning),
             observer=observer,
         )
     finally:

@@ -38,6 +38,11 @@ class Settings:
         further one doubles the time until the next is looked at, up to five minutes. 0: never.
     anonymous_requests_per_minute, account_requests_per_minute: how often an address without
         credentials, or an account, may ask before 429; each process counts for itself. 0: no limit.
+    warning: a text for all who push and pull, such as "read-only from May 1st"; their clients show
+        it or keep it to themselves. Empty: none.
+    namespaces: registries whose images are kept here below a repository of their name, such as
+        "docker.io". A client that is told to pull theirs from us asks for `library/debian` with
+        `ns=docker.io` and gets `docker.io/library/debian`. Others' `ns` is not looked at.
     delete_enabled: whether tags, manifests and blobs can be deleted over HTTP.
     allow_sparse_index: whether an index may name manifests that the repository does not hold.
     allow_sparse_image: whether an image may name layers that the repository does not hold, as
@@ -92,6 +97,8 @@ class Settings:
     login_failures: int = 5
     anonymous_requests_per_minute: int = 0
     account_requests_per_minute: int = 0
+    warning: str = ""
+    namespaces: tuple[str, ...] = ()
     delete_enabled: bool = True
     allow_sparse_index: bool = False
     allow_sparse_image: bool = False
@@ -257,6 +264,19 @@ def _s3_endpoint(settings: Settings) -> str:
     return ""
 
 
+def _warning(settings: Settings) -> str:
+    if re.fullmatch(r"[ -~]{0,1000}", settings.warning):
+        return ""
+    return "setting 'warning' must be one line of ASCII of at most 1000 characters"
+
+
+def _namespaces(settings: Settings) -> str:
+    for text in settings.namespaces:
+        if not re.fullmatch(r"[a-z0-9]+((\.|-+)[a-z0-9]+)*", text) or len(text) > 100:
+            return f"setting 'namespaces' holds {text[:100]!r}, which is no host name without port"
+    return ""
+
+
 _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("port", 0, 65535),
     Range("token_lifetime_s", 60, 24 * 3600),
@@ -274,6 +294,8 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     _public_url,
     _proxies,
     _service,
+    _warning,
+    _namespaces,
     _tls,
     _database,
     Range("database_connections", 2, 100),

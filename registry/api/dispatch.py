@@ -12,6 +12,7 @@ from registry.api import routes
 from registry.api.blobs import delete_blob, read_blob
 from registry.api.catalog import catalog
 from registry.api.exchange import Exchange
+from registry.api.extensions import discover, tag_history
 from registry.api.manifests import delete_manifest, push_manifest, read_manifest_by_reference
 from registry.api.problems import Refusal, problem_body, refuse
 from registry.api.referrers import referrers
@@ -53,6 +54,8 @@ _IN_REPOSITORY: dict[tuple[str, str], Callable[[Exchange, Access], Awaitable[Non
     (routes.TAGS, "HEAD"): list_tags,
     (routes.REFERRERS, "GET"): referrers,
     (routes.REFERRERS, "HEAD"): referrers,
+    (routes.HISTORY, "GET"): tag_history,
+    (routes.HISTORY, "HEAD"): tag_history,
 }
 
 # Without one: these ask the guard themselves.
@@ -61,6 +64,8 @@ _ELSEWHERE: dict[tuple[str, str], Callable[[Exchange], Awaitable[None]]] = {
     (routes.BASE, "HEAD"): version,
     (routes.CATALOG, "GET"): catalog,
     (routes.CATALOG, "HEAD"): catalog,
+    (routes.EXTENSIONS, "GET"): discover,
+    (routes.EXTENSIONS, "HEAD"): discover,
 }
 
 _NO_TARGET = Target("", "", "")
@@ -107,7 +112,7 @@ class DistributionRoute(BaseRoute):
         handler = _IN_REPOSITORY.get(key)
         if handler is None:
             raise _not_allowed(target.kind)
-        name = RepositoryName.parse(target.name)
+        name = RepositoryName.parse(_namespace(exchange) + target.name)
         also = mount_scope(exchange) if target.kind == routes.UPLOADS else ()
         actions = routes.ACTIONS[key]
         access = await exchange.services.guard.authorise(
@@ -117,6 +122,21 @@ class DistributionRoute(BaseRoute):
         if routes.DELETE in actions and not exchange.services.settings.delete_enabled:
             raise Refusal(405, "UNSUPPORTED", "deleting is switched off in this registry")
         await handler(exchange, access)
+
+
+def _namespace(exchange: Exchange) -> str:
+    """Where the images of the registry `ns` are kept, if we keep any: a prefix of the name.
+
+    The answer says so. Spec: distribution-spec, "Registry Proxying".
+    """
+    known = exchange.services.settings.namespaces
+    if not known or exchange.method not in ("GET", "HEAD"):
+        return ""
+    namespace = exchange.query.first("ns")
+    if namespace not in known:
+        return ""
+    exchange.always = [*exchange.always, (b"oci-namespace", namespace.encode("ascii"))]
+    return namespace + "/"
 
 
 def _upload_owner(exchange: Exchange) -> Callable[[Access], Awaitable[bool]] | None:

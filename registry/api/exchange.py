@@ -33,6 +33,18 @@ _ALWAYS: list[Header] = [
     (b"x-content-type-options", b"nosniff"),
 ]
 
+
+def always_headers(warning: str = "") -> list[Header]:
+    """What every answer carries; `warning` is the operator's word to all who push and pull.
+
+    Spec: distribution-spec, "Warnings"; the only code is 299, the agent is unknown.
+    """
+    if not warning:
+        return _ALWAYS
+    quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
+    return [*_ALWAYS, (b"warning", f'299 - "{quoted}"'.encode("ascii"))]
+
+
 _HOST = re.compile(r"[A-Za-z0-9._\[\]:-]{1,255}")
 
 JSON = b"application/json"
@@ -41,7 +53,17 @@ JSON = b"application/json"
 class Exchange:
     """What one handler works with; it lives as long as the request."""
 
-    __slots__ = ("_query", "method", "receive", "scope", "send", "services", "started", "target")
+    __slots__ = (
+        "_query",
+        "always",
+        "method",
+        "receive",
+        "scope",
+        "send",
+        "services",
+        "started",
+        "target",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, target: Target, services: Services
@@ -53,6 +75,7 @@ class Exchange:
         self.services = services
         self.method: str = scope["method"]
         self.started = False
+        self.always = services.always
         self._query: Query | None = None
 
     @property
@@ -83,7 +106,7 @@ class Exchange:
     async def reply(self, status: int, headers: Iterable[Header] = (), body: bytes = b"") -> None:
         """Send a whole response; for HEAD the same without its body."""
         self.started = True
-        fields = [*_ALWAYS, *headers]
+        fields = [*self.always, *headers]
         if status != 204 and status != 304:
             fields.append((b"content-length", b"%d" % len(body)))
         await self.send({"type": "http.response.start", "status": status, "headers": fields})
@@ -100,13 +123,13 @@ class Exchange:
     async def reply_head(self, status: int, headers: Iterable[Header], length: int) -> None:
         """Answer HEAD as GET would be answered with a body of `length` bytes."""
         self.started = True
-        fields = [*_ALWAYS, *headers, (b"content-length", b"%d" % length)]
+        fields = [*self.always, *headers, (b"content-length", b"%d" % length)]
         await self.send({"type": "http.response.start", "status": status, "headers": fields})
         await self.send({"type": "http.response.body", "body": b""})
 
     def with_always(self, headers: Iterable[Header]) -> list[Header]:
         """Headers for an answer that is sent in other ways."""
-        return [*_ALWAYS, *headers]
+        return [*self.always, *headers]
 
     def content_length(self) -> int | None:
         """The announced size of the body, None if it is not announced."""

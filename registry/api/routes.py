@@ -18,6 +18,8 @@ MANIFEST = "manifest"
 TAGS = "tags"
 REFERRERS = "referrers"
 CATALOG = "catalog"
+EXTENSIONS = "extensions"
+HISTORY = "history"
 
 # A name has at most 255 characters, a digest 135, an upload id 36: nothing valid is longer.
 MAX_PATH = 1024
@@ -27,6 +29,7 @@ _PATH = re.compile(
     r"/v2(?:"
     r"(?P<base>/?)"
     r"|/(?P<catalog>_catalog)"
+    r"|/(?P<extensions>_oci/ext/discover)"
     r"|/(?P<name>.+)/(?:"
     r"manifests/(?P<manifest>[^/]+)"
     r"|(?P<uploads>blobs/uploads/?)"
@@ -34,6 +37,7 @@ _PATH = re.compile(
     r"|blobs/(?P<blob>[^/]+)"
     r"|(?P<tags>tags/list)"
     r"|referrers/(?P<referrers>[^/]+)"
+    r"|_pyreg/history/(?P<history>[^/]+)"
     r"))"
 )
 
@@ -43,7 +47,7 @@ class Target:
     """What a path names. Nothing in it is checked yet but its shape.
 
     kind: one of the constants above.
-    name: the repository, empty for `base` and `catalog`.
+    name: the repository, empty for `base`, `catalog` and `extensions`.
     reference: tag, digest or upload id, empty where the path has none.
     """
 
@@ -91,6 +95,11 @@ ACTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     (TAGS, "HEAD"): (PULL,),
     (REFERRERS, "GET"): (PULL,),
     (REFERRERS, "HEAD"): (PULL,),
+    # Who changed a tag is not for everybody who may pull.
+    (HISTORY, "GET"): (PULL, PUSH),
+    (HISTORY, "HEAD"): (PULL, PUSH),
+    (EXTENSIONS, "GET"): (),
+    (EXTENSIONS, "HEAD"): (),
     (CATALOG, "GET"): (),
     (CATALOG, "HEAD"): (),
     (BASE, "GET"): (),

@@ -37,4 +37,6 @@ class Services:
     limits: RequestLimits
     blobs: Blobs
     uploads: BlobUploads
+    #: Headers of every answer.
+    always: list[tuple[bytes, bytes]]
     observer: Observer

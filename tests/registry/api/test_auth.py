@@ -369,6 +369,8 @@ _PATHS = {
     routes.MANIFEST: "/v2/{name}/manifests/v1",
     routes.TAGS: "/v2/{name}/tags/list",
     routes.REFERRERS: "/v2/{name}/referrers/" + DIGEST,
+    routes.EXTENSIONS: "/v2/_oci/ext/discover",
+    routes.HISTORY: "/v2/{name}/_pyreg/history/v1",
 }
 
 
@@ -384,8 +386,8 @@ async def test_cve_2026_27771_every_route_of_a_private_repository_is_closed(
         await push_image(alice, "team/app", "v1")
     elsewhere = await registry.token("alice", "repository:else/where:pull,push,delete")
     for headers in ({}, bearer(await registry.token("")), bearer(elsewhere)):
-        if kind == routes.BASE and headers:
-            continue  # a valid token is all that the version check wants
+        if kind in (routes.BASE, routes.EXTENSIONS) and headers:
+            continue  # a valid token is all that these want
         answers = []
         for name in ("team/app", "no/such"):
             path = _PATHS[kind].format(name=name)
