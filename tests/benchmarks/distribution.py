@@ -14,6 +14,11 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 
+#: Docker's client sends chunks of this size.
+CHUNK = 32 << 10
+#: Three buffers each; the kernel takes 1024 in one call.
+CHUNKS_A_CALL = 340
+
 
 @dataclass
 class Target:
@@ -52,15 +57,41 @@ class Target:
         parts = urlsplit(response.headers["Location"])
         return f"{parts.path}?{parts.query}{'&' if parts.query else ''}"
 
-    def put_blob(self, repository: str, content: bytes | memoryview, digest: str) -> None:
-        """Upload one blob in a single PUT, the bytes sent as the kernel takes them."""
+    def put_blob(
+        self, repository: str, content: bytes | memoryview, digest: str, last: bytes = b""
+    ) -> None:
+        """Upload `content + last` in a single PUT, the bytes sent as the kernel takes them."""
         path = f"{self.begin_upload(repository)}digest={quote(digest, safe='')}"
-        head = self.head("PUT", path, **{"Content-Length": str(len(content))})
+        head = self.head("PUT", path, **{"Content-Length": str(len(content) + len(last))})
         with socket.create_connection(("127.0.0.1", self.port)) as to:
             to.sendall(head)
             to.sendall(content)
-            answer = to.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 201"), answer[:300]
+            to.sendall(last)
+            answer = _answer(to)
+        assert answer.startswith("HTTP/1.1 201"), answer[:300]
+
+    def patch_blob(
+        self, repository: str, content: bytes | memoryview, digest: str, last: bytes = b""
+    ) -> None:
+        """The same as docker does it: one PATCH in chunks of 32 KiB, and an empty PUT."""
+        path = self.begin_upload(repository).rstrip("&?")
+        fields = {"Transfer-Encoding": "chunked", "Content-Type": "application/octet-stream"}
+        with socket.create_connection(("127.0.0.1", self.port)) as to:
+            to.sendall(self.head("PATCH", path, **fields))
+            with memoryview(content) as view:
+                for start in range(0, len(view), CHUNK * CHUNKS_A_CALL):
+                    _send_chunks(to, view[start : start + CHUNK * CHUNKS_A_CALL])
+            _send_chunks(to, memoryview(last))
+            to.sendall(b"0\r\n\r\n")
+            answer = _answer(to)
+            assert answer.startswith("HTTP/1.1 202"), answer[:300]
+            lines = dict(line.split(": ", 1) for line in answer.split("\r\n")[1:] if line)
+            parts = urlsplit({name.lower(): text for name, text in lines.items()}["location"])
+            query = f"{parts.query}&" if parts.query else ""
+            path = f"{parts.path}?{query}digest={quote(digest, safe='')}"
+            to.sendall(self.head("PUT", path, **{"Content-Length": "0"}))
+            answer = _answer(to)
+        assert answer.startswith("HTTP/1.1 201"), answer[:300]
 
     def put_manifest(self, repository: str, tag: str, manifest: bytes) -> str:
         response, body = self.request(
@@ -90,6 +121,27 @@ class Target:
         manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described[0]}
         manifest["layers"] = described[1:]
         return self.put_manifest(repository, tag, json.dumps(manifest).encode())
+
+
+def _answer(to: socket.socket) -> str:
+    """The head of an answer without a body."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = to.recv(65536)
+        assert piece, f"closed after {answer[:300]!r}"
+        answer += piece
+    return answer.decode("latin-1")
+
+
+def _send_chunks(to: socket.socket, content: memoryview) -> None:
+    """One call for many chunks: the client must not be the slower side."""
+    parts: list[bytes | memoryview] = []
+    for start in range(0, len(content), CHUNK):
+        piece = content[start : start + CHUNK]
+        parts += [b"%x\r\n" % len(piece), piece, b"\r\n"]
+    size = sum(map(len, parts))
+    sent = to.sendmsg(parts) if parts else 0
+    assert sent == size, f"sent {sent} of {size} bytes"
 
 
 def digest_of(content: bytes | memoryview) -> str:

@@ -24,6 +24,10 @@ class Row:
     us: str  # the contestant that the others are compared with
     more_is_better: bool
     notes: list[str] = field(default_factory=list)
+    #: The ratio that is asked for, by peer.
+    targets: Mapping[str, float] = field(default_factory=dict)
+    #: The most that our own figure may be; 0 is no bound.
+    bound: float = 0
 
     def median(self, name: str) -> float:
         return statistics.median(self.figures[name])
@@ -47,6 +51,7 @@ def contest(
     rounds: int,
     more_is_better: bool,
     warm_up: bool = True,
+    targets: Mapping[str, float] | None = None,
 ) -> Row:
     """Run every contestant once a round; the first is us."""
     names = list(contestants)
@@ -57,7 +62,7 @@ def contest(
             if number:
                 figures[name].append(figure)
             _progress(f"{title}: round {number}/{rounds}, {name} {figure:.4g} {unit}")
-    row = Row(title, unit, figures, names[0], more_is_better)
+    row = Row(title, unit, figures, names[0], more_is_better, targets=targets or {})
     _progress("")
     print_row(row)
     return row
@@ -68,7 +73,10 @@ def print_row(row: Row) -> None:
     ratios = []
     for peer in list(row.figures)[1:]:
         low, high = row.spread(peer)
-        ratios.append(f"{row.ratio(peer):.2f}x {peer} ({low:.2f}-{high:.2f})")
+        target = f", target {row.targets[peer]:g}x" if peer in row.targets else ""
+        ratios.append(f"{row.ratio(peer):.2f}x {peer} ({low:.2f}-{high:.2f}{target})")
+    if row.bound:
+        ratios.append(f"at most {row.bound:g} {row.unit}")
     print(f"{row.title:<46} {', '.join(parts)} {row.unit}   => {', '.join(ratios)}", flush=True)
     for note in row.notes:
         print(f"    {note}")
@@ -81,12 +89,19 @@ def _progress(text: str) -> None:
 
 def summary(rows: Sequence[Row]) -> str:
     """A table in Markdown: the title, our median, and each peer's with the ratio."""
-    lines = ["| measured | pyreg | against | theirs | ratio (min-max) |", "|---|---|---|---|---|"]
+    lines = [
+        "| measured | pyreg | against | theirs | ratio (min-max) | target |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         for peer in list(row.figures)[1:]:
             low, high = row.spread(peer)
+            target = f"{row.targets[peer]:g}x" if peer in row.targets else ""
+            if row.bound:
+                target = f"at most {row.bound:g} {row.unit}"
             lines.append(
                 f"| {row.title} | {row.median(row.us):.4g} {row.unit} | {peer} "
-                f"| {row.median(peer):.4g} | **{row.ratio(peer):.2f}x** ({low:.2f}-{high:.2f}) |"
+                f"| {row.median(peer):.4g} | **{row.ratio(peer):.2f}x** ({low:.2f}-{high:.2f}) "
+                f"| {target} |"
             )
     return "\n".join(lines)

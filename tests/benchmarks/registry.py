@@ -1,26 +1,36 @@
-"""The registry against CNCF distribution: small requests, big downloads, big uploads."""
+"""The registry against CNCF distribution: small requests, big blobs, pushes, memory."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import threading
-import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tests.benchmarks.distribution import OCI_MANIFEST, Target, bearer, digest_of
 from tests.benchmarks.harness import Row, contest
 from tests.benchmarks.pushes import REPOSITORY as PUSHED
 from tests.benchmarks.pushes import run_pushes
-from tests.builders.servers import ROOT, start_docker_registry, start_pyreg
+from tests.benchmarks.transfers import (
+    BLOB,
+    NGINX,
+    OURS,
+    THEIRS,
+    UPLOADS,
+    Place,
+    build_fetch,
+    run_downloads,
+    run_idle,
+    run_latency,
+    run_memory,
+    run_uploads,
+)
+from tests.builders.servers import ROOT, Server, start_docker_registry, start_nginx, start_pyreg
 from tests.builders.tools import find_tool
 
-MIB = 1 << 20
-DOWNLOAD = 256 * MIB
-UPLOAD = 64 * MIB
 REPOSITORY = "bench/image"
+GROUPS = ("small", "get", "put", "patch", "push", "latency", "memory")
 
 
 def build_load() -> str:
@@ -52,63 +62,68 @@ def small_requests(
     return {"rate": found["requests"] / found["seconds"], "p50": found["p50"], "p99": found["p99"]}
 
 
-def in_parallel(count: int, work: list[threading.Thread]) -> float:
-    """Start threads together; seconds until the last one ended."""
-    assert len(work) == count
-    started = time.perf_counter()
-    for thread in work:
-        thread.start()
-    for thread in work:
-        thread.join()
-    return time.perf_counter() - started
-
-
-def download(target: Target, path: str, size: int) -> None:
-    """GET a blob and read it into one buffer, as fast as the kernel gives it."""
-    buffer = bytearray(MIB)
-    with socket.create_connection(("127.0.0.1", target.port)) as to:
-        to.sendall(target.head("GET", path, Connection="close"))
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += to.recv(65536)
-        assert head.startswith(b"HTTP/1.1 200"), head[:200]
-        got = len(head) - head.index(b"\r\n\r\n") - 4
-        while got < size:
-            count = to.recv_into(buffer)
-            assert count, f"{target.name} closed after {got} bytes"
-            got += count
-
-
-def run(root: Path, rounds: int, *, quick: bool) -> list[Row]:
-    """All contests of the registry; servers' data below `root`."""
-    load = build_load()
+def run(root: Path, rounds: int, *, quick: bool, only: Collection[str] = GROUPS) -> list[Row]:
+    """The contests of the registry; servers' data below `root`."""
+    load, fetch = build_load(), build_fetch()
+    if not load:
+        print("no C compiler (apt-get install gcc libc6-dev): only uploads are measured")
+        only = {"put", "patch"} & set(only)
     ours, theirs = start_pyreg(root / "pyreg"), start_docker_registry(root / "docker-registry")
+    servers = [ours, theirs]
     try:
-        names = (REPOSITORY, "bench/up", PUSHED)
-        scopes = [f"repository:{name}:pull,push" for name in names]
-        targets = [
-            Target("pyreg", ours.port, bearer(ours.port, ours.username, ours.password, scopes)),
-            Target("docker-registry", theirs.port),
+        targets = [Target(OURS, ours.port), Target(THEIRS, theirs.port)]
+        places = [
+            Place(target, server, root / target.name)
+            for target, server in zip(targets, servers, strict=True)
         ]
-        big = os.urandom(DOWNLOAD)
+        rows: list[Row] = []
+        if "memory" in only:
+            rows.append(run_idle(places))
+        _log_in(targets[0], ours)
+        big = os.urandom(BLOB)
         digest = digest_of(big)
+        path = f"/v2/{REPOSITORY}/blobs/{digest}"
         small = [(os.urandom(2048), digest_of(b"diff"))]
         for target in targets:
             target.put_blob(REPOSITORY, big, digest)
             target.push_image(REPOSITORY, "latest", small)
+        readers, paths = targets, {target.name: path for target in targets}
+        if "get" in only and find_tool("nginx"):
+            servers.append(start_nginx(root / "nginx"))
+            (root / "nginx/www/blob").write_bytes(big)
+            readers = [*targets, Target(NGINX, servers[-1].port)]
+            paths[NGINX] = "/blob"
+        elif "get" in only:
+            print("no nginx (apt-get install nginx-light): static files not measured")
         del big
-        rows: list[Row] = []
-        if load:
-            rows += _small(load, targets, digest_of(small[0][0]), rounds, 1.0 if quick else 2.0)
-        else:
-            print("no C compiler (apt-get install gcc libc6-dev): small requests not measured")
-        rows += _downloads(targets, f"/v2/{REPOSITORY}/blobs/{digest}", rounds)
-        rows += _uploads(targets, rounds)
-        rows += run_pushes(targets, rounds, 20 if quick else 60)
+
+        def one_client(target: Target) -> dict[str, float]:
+            tag = f"/v2/{REPOSITORY}/manifests/latest"
+            return small_requests(load, target, "GET", tag, 1, 2.0 if quick else 3.0)
+
+        seconds = 1.0 if quick else 2.0
+        groups: dict[str, Callable[[], list[Row]]] = {
+            "small": lambda: _small(load, targets, digest_of(small[0][0]), rounds, seconds),
+            "get": lambda: run_downloads(fetch, readers, paths, rounds),
+            "put": lambda: run_uploads("put", places, rounds),
+            "patch": lambda: run_uploads("patch", places, rounds),
+            "push": lambda: run_pushes(targets, rounds, 20 if quick else 60),
+            "latency": lambda: run_latency(fetch, one_client, places, path, rounds),
+            "memory": lambda: run_memory(fetch, places),
+        }
+        for name, group in groups.items():
+            if name in only:
+                _log_in(targets[0], ours)  # tokens end after minutes
+                rows += group()
         return rows
     finally:
-        ours.stop()
-        theirs.stop()
+        for server in servers:
+            server.stop()
+
+
+def _log_in(target: Target, server: Server) -> None:
+    scopes = [f"repository:{name}:pull,push" for name in (REPOSITORY, UPLOADS, PUSHED)]
+    target.authorization = bearer(server.port, server.username, server.password, scopes)
 
 
 def _small(load: str, targets: list[Target], blob: str, rounds: int, seconds: float) -> list[Row]:
@@ -143,54 +158,4 @@ def _small(load: str, targets: list[Target], blob: str, rounds: int, seconds: fl
             row.notes.append(f"p99 ms: {note}")
             print(f"    p99 ms: {note}")
             rows.append(row)
-    return rows
-
-
-def _downloads(targets: list[Target], path: str, rounds: int) -> list[Row]:
-    rows = []
-    for count in (1, 8):
-
-        def measure(number: int, target: Target, count: int = count) -> float:
-            threads = [
-                threading.Thread(target=download, args=(target, path, DOWNLOAD))
-                for _ in range(count)
-            ]
-            return count * DOWNLOAD / 1e6 / in_parallel(count, threads)
-
-        rows.append(
-            contest(
-                f"GET blob of 256 MiB, {count} at once",
-                {t.name: (lambda n, t=t, m=measure: m(n, t)) for t in targets},
-                unit="MB/s",
-                rounds=rounds,
-                more_is_better=True,
-            )
-        )
-    return rows
-
-
-def _uploads(targets: list[Target], rounds: int) -> list[Row]:
-    """Every upload is new content: a fresh prefix on the same random bytes."""
-    rows = []
-    content = os.urandom(UPLOAD - 32)
-    for count in (1, 8):
-
-        def measure(number: int, target: Target, count: int = count) -> float:
-            blobs = [os.urandom(32) + content for _ in range(count)]
-            digests = [digest_of(blob) for blob in blobs]
-            threads = [
-                threading.Thread(target=target.put_blob, args=("bench/up", blob, digest))
-                for blob, digest in zip(blobs, digests, strict=True)
-            ]
-            return count * UPLOAD / 1e6 / in_parallel(count, threads)
-
-        rows.append(
-            contest(
-                f"PUT blob of 64 MiB, {count} at once",
-                {t.name: (lambda n, t=t, m=measure: m(n, t)) for t in targets},
-                unit="MB/s",
-                rounds=rounds,
-                more_is_better=True,
-            )
-        )
     return rows

@@ -176,6 +176,32 @@ def start_docker_registry(
     )
 
 
+def start_nginx(root: Path, *, port: int = 0) -> Server:
+    """nginx that serves the files of `root/www` at its best: two workers, sendfile, no log."""
+    program = require_tool("nginx")
+    port = port or free_port()
+    (root / "www").mkdir(parents=True, exist_ok=True)
+    temporary = "".join(
+        f"  {kind}_temp_path {root}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (root / "nginx.conf").write_text(
+        f"{user}daemon off;\nworker_processes 2;\npid {root}/nginx.pid;\n"
+        f"error_log {root}/error.log;\nevents {{}}\n"
+        "http {\n  access_log off;\n  sendfile on;\n  tcp_nopush on;\n"
+        f"{temporary}"
+        f"  server {{ listen 127.0.0.1:{port}; root {root}/www; }}\n}}\n"
+    )
+
+    def listens(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    words = [program, "-e", str(root / "error.log"), "-c", str(root / "nginx.conf")]
+    return start(words, port, root / "nginx.log", ready=listens)
+
+
 @contextmanager
 def dockerd(root: Path) -> Iterator[list[str]]:
     """A Docker engine of our own; gives the words that start a docker command against it."""
