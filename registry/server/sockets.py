@@ -91,6 +91,8 @@ class Receiving:
         self._framing = framing
         self._sink = sink
         self._patience = PATIENCE_S
+        # What came with the head was not decoded yet, and may be the whole body.
+        self._is_fresh = True
         #: Body bytes given to the sink.
         self.total = 0
 
@@ -104,6 +106,7 @@ class Receiving:
             while self.total < slice_end:
                 filled = self._framing.restore(buffer)
                 filled, ending = self._fill(view, filled, budget)
+                self._is_fresh = False
                 size = self._framing.decode(buffer, filled)
                 if size:
                     with view[:size] as body:
@@ -127,7 +130,7 @@ class Receiving:
                 with view[filled:stop] as room:
                     count = os.readv(self._source, [room])
             except BlockingIOError:
-                if filled > start:
+                if filled > start or (filled and self._is_fresh):
                     break
                 if not budget.wait(self._source, select.POLLIN):
                     return filled, _Ending.SILENT

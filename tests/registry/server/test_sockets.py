@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.server.sockets import Sending, Turn
+from registry.server.framing import ChunkedFraming
+from registry.server.sockets import Receiving, Sending, Turn
 
 _SIOCOUTQNSD = 0x894B  # <linux/sockios.h>: bytes not sent yet
 SIZE = 64 << 20
@@ -52,3 +53,24 @@ def test_a_socket_that_is_not_of_tcp_is_sent_to_as_well(file: int) -> None:
     with ours, theirs:
         assert Sending(ours.fileno(), file, 0, 4096).turn() is Turn.DONE
         assert theirs.recv(8192) == bytes(4096)
+
+
+class Kept(list[bytes]):
+    def write(self, data: memoryview) -> None:
+        self.append(bytes(data))
+
+
+def test_a_body_that_came_with_its_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing follows it on the socket; asking there would cost the whole patience."""
+
+    def wait(self: object, fd: int, event: int) -> bool:
+        raise AssertionError("waited for the peer")
+
+    monkeypatch.setattr("registry.server.sockets._Budget.wait", wait)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        sink = Kept()
+        receiving = Receiving(ours.fileno(), ChunkedFraming(b"3\r\nabc\r\n0\r\n\r\n"), sink)
+        assert receiving.turn() is Turn.DONE
+    assert b"".join(sink) == b"abc"
