@@ -98,7 +98,10 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         debug = debug or options.flag("debug")
         env = environment.read(
-            os.environ, root=options.text("root"), config_file=options.text("config")
+            os.environ,
+            root=options.text("root"),
+            config_file=options.text("config"),
+            lenient=options.arguments[0] == "config",
         )
         command, run, rest = find(options.arguments)
         if command.name not in SHORT:

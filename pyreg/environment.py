@@ -49,10 +49,13 @@ class Environment:
     debug: bool
 
 
-def read(variables: Mapping[str, str], *, root: str = "", config_file: str = "") -> Environment:
+def read(
+    variables: Mapping[str, str], *, root: str = "", config_file: str = "", lenient: bool = False
+) -> Environment:
     """Read the environment once, with `--root` and `--config` of the command line on top.
 
-    Raises: ConfigurationError if the configuration file is broken.
+    Raises: ConfigurationError if the configuration file is broken. If `lenient`, such a file counts
+    as empty: for commands that tell what is wrong with it.
     """
     is_root = os.geteuid() == 0
     home = variables.get("HOME") or ("/root" if is_root else "/")
@@ -75,7 +78,12 @@ def read(variables: Mapping[str, str], *, root: str = "", config_file: str = "")
         config_file = (
             "/etc/pyreg/pyreg.toml" if is_root else os.path.join(config_home, "pyreg/pyreg.toml")
         )
-    settings = _settings(config_file)
+    try:
+        settings = _settings(config_file)
+    except ConfigurationError:
+        if not lenient:
+            raise
+        settings = {}
     auth_files = [variables.get("REGISTRY_AUTH_FILE", "")]
     if variables.get("XDG_RUNTIME_DIR"):
         auth_files.append(os.path.join(variables["XDG_RUNTIME_DIR"], "containers/auth.json"))
@@ -112,6 +120,13 @@ KEYS = {
     "trusted_realms": list,
     "foreign_layers": bool,
 }
+DESCRIPTIONS = {
+    "default_registry": "Where a name without a host goes.",
+    "insecure_registries": "Hosts that may be reached without TLS; loopback always may.",
+    "ca_file": "Certificate authorities to trust beside the system's, PEM.",
+    "trusted_realms": "Token servers on other hosts that get a registry's credentials.",
+    "foreign_layers": "Fetch layers that a manifest says are elsewhere.",
+}
 KINDS = {str: "text in quotes", list: "a list of texts", bool: "true or false"}
 
 
@@ -129,13 +144,22 @@ def _settings(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     settings.pop("registry", None)
-    for key, found in settings.items():
+    for _, problem in key_problems(settings):
+        raise ConfigurationError(
+            f"{path}: {problem}", hint=f"known keys: {', '.join(KEYS)}, [registry]"
+        )
+    return settings
+
+
+def key_problems(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with the client's keys: (key, message) for each."""
+    found = []
+    for key, given in settings.items():
         kind = KEYS.get(key)
         if kind is None:
-            raise ConfigurationError(
-                f"{path}: unknown key '{key}'", hint=f"known keys: {', '.join(KEYS)}, [registry]"
-            )
-        fits = isinstance(found, kind)
-        if not fits or (kind is list and not all(isinstance(item, str) for item in found)):
-            raise ConfigurationError(f"{path}: '{key}' must be {KINDS[kind]}")
-    return settings
+            found.append((key, f"unknown key '{key}'"))
+            continue
+        fits = isinstance(given, kind)
+        if not fits or (kind is list and not all(isinstance(item, str) for item in given)):
+            found.append((key, f"'{key}' must be {KINDS[kind]}"))
+    return found

@@ -25,6 +25,8 @@ COMMANDS = {
     "tags": ("tags", "List the tags of a repository in its registry"),
     "serve": ("serve", "Run the registry server"),
     "user": ("user", "Manage the registry's users"),
+    "db": ("db", "Upgrade, check and back up the registry's database"),
+    "config": ("config", "Check and explain the configuration"),
 }
 
 # Docker's management commands: group → word → plain command.

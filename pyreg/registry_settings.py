@@ -51,7 +51,7 @@ def registry_layers(
 
     environment = context.environment
     usual_file = environment.config_file if isfile(environment.config_file) else ""
-    usual = read(environment.variables, config_file=usual_file).root
+    usual = read(environment.variables, config_file=usual_file, lenient=True).root
     layers = [Layer({"root": usual})]
     file = file or options.text("config")
     if file or isfile(environment.config_file):
