@@ -32,6 +32,8 @@ async def catalog(exchange: Exchange) -> None:
     page = await services.metadata.repositories.page(wanted_name, n=wanted.size, last=wanted.last)
     names = [name.text for name in page.items]
     headers = []
-    if page.more and names:
-        headers.append(next_link("/v2/_catalog", n=str(wanted.size), last=names[-1], q=term))
+    if page.more:
+        # A page may be short, or even empty, where few names of many are wanted.
+        last = page.seen or names[-1]
+        headers.append(next_link("/v2/_catalog", n=str(wanted.size), last=last, q=term))
     await exchange.reply_json(200, {"repositories": names}, headers)

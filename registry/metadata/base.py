@@ -58,8 +58,10 @@ class Page(Generic[T]):
     """Part of a sorted listing."""
 
     items: tuple[T, ...]
-    #: Whether more follow: then the last item is the next page's `last`.
+    #: Whether more follow, or may.
     more: bool
+    #: Where the next page begins, if that is behind the last item; see `Repositories.page`.
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +285,14 @@ class ImmediateReads(Protocol):
 
 class Repositories(Protocol):
     async def page(
-        self, may_read: Callable[[str], bool], *, n: int, last: str = ""
+        self, wanted: Callable[[str], bool], *, n: int, last: str = "", look_at: int = 10_000
     ) -> Page[RepositoryName]:
-        """Names after `last` of repositories that hold a manifest and that `may_read` accepts.
+        """Names after `last` of repositories that hold a manifest and that `wanted` accepts.
 
-        `may_read` is called in another thread.
+        At most `look_at` names are looked at, so that a page is never a walk through everything:
+        then it has fewer than `n` items, perhaps none, and `seen` is where to go on.
+
+        `wanted` is called in another thread.
         """
 
 

@@ -19,8 +19,19 @@ from registry.metadata.transaction import (
     reads,
 )
 
-# Names are asked in pieces of this size until enough of them may be read.
+# Names are asked in pieces until enough of them were found: at first as many as are wanted, as
+# mostly all are, then more.
 _PIECE = 1000
+
+_NAMES = (
+    select(
+        repository.c.name,
+        exists().where(manifest.c.repository_id == repository.c.id).label("holds_manifest"),
+    )
+    .where(repository.c.name > bindparam("last"))
+    .order_by(repository.c.name)
+    .limit(bindparam("limit"))
+)
 
 
 class SqlRepositories(Operations):
@@ -28,27 +39,32 @@ class SqlRepositories(Operations):
 
     @reads
     def page(
-        self, tx: Transaction, may_read: Callable[[str], bool], *, n: int, last: str = ""
+        self,
+        tx: Transaction,
+        wanted: Callable[[str], bool],
+        *,
+        n: int,
+        last: str = "",
+        look_at: int = 10_000,
     ) -> Page[RepositoryName]:
         if n <= 0:
             return Page((), False)
         last = comparable(last)
         found: list[str] = []
+        piece = min(n + 1, _PIECE)
         while True:
-            query = (
-                select(repository.c.name)
-                .where(
-                    repository.c.name > last,
-                    exists().where(manifest.c.repository_id == repository.c.id),
-                )
-                .order_by(repository.c.name)
-                .limit(_PIECE)
-            )
-            piece = tx.connection.execute(query).scalars().all()
-            found += filter(may_read, piece)
-            if len(found) > n or len(piece) < _PIECE:
-                return Page(tuple(map(RepositoryName, found[:n])), len(found) > n)
-            last = piece[-1]
+            piece = min(piece, look_at)
+            rows = tx.connection.execute(_NAMES, {"last": last, "limit": piece}).all()
+            found += [name for name, holds_manifest in rows if holds_manifest and wanted(name)]
+            if len(found) > n:
+                return Page(tuple(map(RepositoryName, found[:n])), True)
+            if len(rows) < piece:
+                return Page(tuple(map(RepositoryName, found)), False)
+            last = rows[-1].name
+            look_at -= piece
+            if look_at <= 0:
+                return Page(tuple(map(RepositoryName, found)), True, seen=last)
+            piece = _PIECE
 
 
 def repository_id(tx: Transaction, access: Access) -> int:
