@@ -14,6 +14,7 @@ from starlette.routing import Router
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
 from registry.api.exchange import always_headers
 from registry.api.health import live, ready
+from registry.api.immediate import Immediate
 from registry.api.middleware import ForwardedHeaders, Observing
 from registry.api.search import ping, search
 from registry.api.services import Services
@@ -36,7 +37,12 @@ from registry.storage.opening import open_storage
 from registry.worker import Worker
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from collections.abc import Mapping, Sequence
+
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from registry.server.immediate import Answer, Client
 
     from registry.settings import Settings
 
@@ -49,7 +55,26 @@ ALONE = Worker()
 REAP_EVERY_S = 600
 
 
-def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
+class Application:
+    """The ASGI application, and the responder that our server asks first."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], opened: Opened) -> None:
+        self.app = app
+        self._opened = opened
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+    def responder(
+        self, method: bytes, path: bytes, fields: Mapping[bytes, bytes], client: Client
+    ) -> Answer | None:
+        """See `registry.server.immediate`."""
+        immediate = self._opened.immediate
+        return None if immediate is None else immediate(method, path, fields, client)
+
+
+def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
     """The ASGI application; its resources are open from lifespan start-up to shut-down.
 
     `worker` says which of several processes with the same settings this is.
@@ -61,19 +86,22 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
     async def lifespan(app: object) -> AsyncIterator[None]:
         async with open_services(settings, observer) as services:
             opened.services = services
+            opened.immediate = Immediate(
+                services, address=None if proxies is None else proxies.address
+            )
             log_writer = _open_access_log(settings, observer)
             chores = [asyncio.create_task(_reap_uploads(services))] if worker.is_first else []
             try:
                 yield
             finally:
-                opened.services = None
+                opened.services = opened.immediate = None
                 for chore in chores:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 if log_writer is not None:
                     await asyncio.to_thread(log_writer.close)
 
-    app: ASGIApp = Router(
+    router = Router(
         [
             DistributionRoute(opened),
             PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened, "token"),
@@ -86,10 +114,11 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> ASGIApp:
         default=not_found,
         lifespan=lifespan,
     )
-    app = Observing(app, observer)
+    app: ASGIApp = Observing(router, observer)
+    proxies: ForwardedHeaders | None = None
     if settings.trusted_proxies:
-        app = ForwardedHeaders(app, settings.trusted_proxies)
-    return app
+        app = proxies = ForwardedHeaders(app, settings.trusted_proxies)
+    return Application(app, router.routes, opened)
 
 
 @asynccontextmanager

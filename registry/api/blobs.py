@@ -31,7 +31,7 @@ _OPAQUE = [
 async def read_blob(exchange: Exchange, access: Access) -> None:
     """GET and HEAD. Spec: distribution-spec, end-2; ranges as in RFC 9110, 14."""
     digest = parse_digest(exchange.target.reference)
-    headers = _blob_headers(digest)
+    headers = blob_headers(digest)
     if exchange.method == "HEAD":
         record = await exchange.services.blobs.find(access, digest)
         if etag_matches(exchange.header(b"if-none-match"), str(digest)):
@@ -84,7 +84,8 @@ def _elsewhere(url: str, digest: Digest) -> list[Header]:
     ]
 
 
-def _blob_headers(digest: Digest) -> list[Header]:
+def blob_headers(digest: Digest) -> list[Header]:
+    """Of every answer with a blob or about one, apart from its size."""
     text = str(digest).encode()
     return [*_OPAQUE, (b"docker-content-digest", text), (b"etag", b'"' + text + b'"')]
 

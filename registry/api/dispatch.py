@@ -33,6 +33,7 @@ from registry.server.errors import ClientGone
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from registry.api.immediate import Immediate
     from registry.api.services import Services
 
 # With a repository in the path: the guard gives the handler what it may work with.
@@ -72,12 +73,13 @@ _NO_TARGET = Target("", "", "")
 
 
 class Opened:
-    """Where the lifespan puts the services for the routes to find."""
+    """Where the lifespan puts the services for the routes to find, and the responder."""
 
-    __slots__ = ("services",)
+    __slots__ = ("immediate", "services")
 
     def __init__(self) -> None:
         self.services: Services | None = None
+        self.immediate: Immediate | None = None
 
     def get(self) -> Services:
         assert self.services is not None, "the application was not started"

@@ -14,7 +14,7 @@ from registry.errors import ManifestUnknown
 from registry.metadata.base import Access
 
 if TYPE_CHECKING:
-    from registry.api.exchange import Exchange
+    from registry.api.exchange import Exchange, Header
 
 
 # A tag moves; what a digest names never changes. Private, as not everybody may read it.
@@ -36,18 +36,23 @@ async def read_manifest_by_reference(exchange: Exchange, access: Access) -> None
     if found is None:
         raise ManifestUnknown(access.name, reference)
     digest = str(found.digest)
-    encoded = digest.encode()
-    headers = [
-        (b"content-type", found.media_type.encode()),
-        (b"docker-content-digest", encoded),
-        (b"etag", b'"' + encoded + b'"'),
-        (b"cache-control", _KEEP if ":" in reference else _ASK_AGAIN),
-    ]
+    headers = manifest_headers(digest, found.media_type, by_digest=":" in reference)
     condition = exchange.header(b"if-none-match")
     if condition is not None and etag_matches(condition, digest):
         await exchange.reply(304, headers)
     else:
         await exchange.reply(200, headers, found.raw)
+
+
+def manifest_headers(digest: str, media_type: str, *, by_digest: bool) -> list[Header]:
+    """Of every answer with a manifest, apart from its size."""
+    encoded = digest.encode()
+    return [
+        (b"content-type", media_type.encode()),
+        (b"docker-content-digest", encoded),
+        (b"etag", b'"' + encoded + b'"'),
+        (b"cache-control", _KEEP if by_digest else _ASK_AGAIN),
+    ]
 
 
 async def push_manifest(exchange: Exchange, access: Access) -> None:

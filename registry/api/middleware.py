@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry.observe.counts import TRANSFERS
@@ -144,6 +145,14 @@ class ForwardedHeaders:
             if address:
                 scope["client"] = (address, 0)
         await self._app(scope, receive, send)
+
+    def address(self, client: tuple[str, int] | None, fields: Mapping[bytes, bytes]) -> str:
+        """Who sent a request with these headers; empty if nobody knows."""
+        if client is None:
+            return ""
+        if not self._trusts(client[0]):
+            return client[0]
+        return self._client(fields.get(b"x-forwarded-for")) or client[0]
 
     def _trusts(self, address: str) -> bool:
         try:

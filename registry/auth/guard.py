@@ -91,6 +91,9 @@ class Caller:
     account: Account | None = None
 
 
+_NOBODY = Caller(ANONYMOUS)
+
+
 class Guard:
     """Decides about requests. For one event loop."""
 
@@ -152,6 +155,37 @@ class Guard:
             self._limits.spend(caller.subject.name, request.client_address())
             return access
         raise self._expired(request, wanted)
+
+    def authorise_at_once(
+        self,
+        authorization: bytes | None,
+        name: RepositoryName,
+        action: str,
+        account_now: Callable[[str], Account | None],
+    ) -> Access | None:
+        """The verdict of `authorise` where nothing must be waited for and nothing is refused: the
+        credentials are remembered, and the account is still the same. None says nothing at all.
+        """
+        if not self._enabled:
+            return Access(name, "", _EVERYTHING)
+        if self._limits.are_on:
+            return None  # each request is counted once, by whoever answers it
+        if authorization is None:
+            caller = _NOBODY
+        else:
+            bearer = authorization[:7] == b"Bearer "
+            key = authorization if bearer else self._hide(authorization)
+            remembered = self._remembered.get(key)
+            if remembered is None or self._clock() >= remembered[0]:
+                return None
+            caller = remembered[1]
+            account = caller.account
+            if account is not None and account != account_now(caller.subject.name):
+                return None
+            if caller.is_expired:
+                return None
+        granted = self._actions(caller, name.text)
+        return Access(name, caller.subject.name, granted) if action in granted else None
 
     async def require_login(self, request: Request) -> None:
         """Let pass who comes with credentials, whatever they may do. Raises: LoginRequired."""
@@ -220,7 +254,7 @@ class Guard:
         """Raises: LoginRequired for credentials that are not valid."""
         header = request.header(b"authorization")
         if header is None or not self._enabled:
-            return Caller(ANONYMOUS)
+            return _NOBODY
         now = self._clock()
         key = header if header[:7] == b"Bearer " else self._hide(header)
         remembered = self._remembered.get(key)

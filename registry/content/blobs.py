@@ -34,10 +34,7 @@ class Blobs:
         record = await self._metadata.hot.blob(access, digest)
         if record is None:
             raise BlobUnknown(access.name, digest)
-        if (
-            record.unreferenced_since is not None
-            and record.lease_until < time.time() + RENEW_BEFORE_S
-        ):
+        if is_lease_due(record):
             await self._metadata.blobs.extend_lease(access, digest)
         return record
 
@@ -93,3 +90,10 @@ class Blobs:
     async def remove(self, access: Access, digest: Digest) -> None:
         """Raises: BlobUnknown; BlobReferenced."""
         await self._metadata.blobs.remove(access, digest)
+
+
+def is_lease_due(record: BlobRecord) -> bool:
+    """Whether somebody who asks for the blob has its lease renewed."""
+    return (
+        record.unreferenced_since is not None and record.lease_until < time.time() + RENEW_BEFORE_S
+    )

@@ -30,7 +30,6 @@ import asyncio
 import os
 import re
 import socket
-from dataclasses import dataclass
 from typing import Any, cast
 
 import httptools
@@ -38,9 +37,11 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from registry.server.counters import COUNTERS as COUNTERS
 from registry.server.errors import ClientGone, ClientStalled
 from registry.server.extensions import INTAKE, ZERO_COPY, Message, Receive, Scope, Send, Sink
 from registry.server.framing import ChunkedFraming, Framing, LengthFraming
+from registry.server.immediate import ImmediateProtocol
 from registry.server.overload import Overloaded
 from registry.server.sockets import (
     BUFFER_SIZE,
@@ -69,27 +70,24 @@ _TOO_LARGE = (
 )
 
 
-@dataclass(slots=True)
-class Counters:
-    """How bodies travelled, since the process started. Tests assert the fast paths by these."""
-
-    #: Ranges sent by sendfile from a thread.
-    zero_copy: int = 0
-    #: Small ranges copied in the event loop.
-    in_loop: int = 0
-    #: Bodies read by a thread.
-    intake: int = 0
-    #: Turns that ended because the peer was slow.
-    stalled: int = 0
-
-
-COUNTERS = Counters()
-
-
 def missing_names() -> list[str]:
     """What this version of uvicorn, or this system, lacks for the fast paths; empty is good."""
     needed = {
-        HttpToolsProtocol.__init__: ("app", "parser", "cycle", "flow", "transport", "pipeline"),
+        HttpToolsProtocol.__init__: (
+            "app",
+            "parser",
+            "cycle",
+            "flow",
+            "transport",
+            "pipeline",
+            "headers",
+            "server_state",
+            "limit_concurrency",
+            "root_path",
+            "access_log",
+            "timeout_keep_alive_task",
+        ),
+        FlowControl.__init__: ("write_paused",),
         RequestResponseCycle.__init__: (
             "transport",
             "more_body",
@@ -110,8 +108,9 @@ def missing_names() -> list[str]:
     ]
     for owner, names in (
         (HttpToolsProtocol, ("on_message_begin", "on_headers_complete", "on_response_complete")),
+        (HttpToolsProtocol, ("_unset_keepalive_if_required", "timeout_keep_alive_handler")),
         (FlowControl, ("pause_reading", "resume_reading")),
-        (httptools_impl, ("RequestResponseCycle",)),
+        (httptools_impl, ("RequestResponseCycle", "STATUS_LINE")),
         (os, ("sendfile", "readv", "preadv", "RWF_NOWAIT")),
     ):
         missing += [f"{owner.__name__}.{name}" for name in names if not hasattr(owner, name)]
@@ -121,7 +120,7 @@ def missing_names() -> list[str]:
 _MISSING = missing_names()
 
 
-class RegistryProtocol(HttpToolsProtocol):
+class RegistryProtocol(ImmediateProtocol):
     #: Seconds without a byte after which a transfer is given up.
     idle_s = 60.0
     #: Seconds for a request's head, from the connection or its first byte.
@@ -150,6 +149,9 @@ class RegistryProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if self.max_connections and len(self.connections) > self.max_connections:
             self.app = cast(Any, Overloaded(self.app))
+            self.responder = None
+        if not self.fast_paths or _MISSING:
+            self.responder = None
         self._fast = self.fast_paths and not _MISSING and self.scheme == "http"
         if self._fast:
             self._application = self.app

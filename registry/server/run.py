@@ -22,6 +22,7 @@ from typing import Any, Literal
 import uvicorn
 
 from registry.errors import RegistryError
+from registry.server.immediate import Responder
 from registry.server.protocol import RegistryProtocol, missing_names
 from registry.server.shutdown import stop
 from registry.server.threads import RECEIVE_NICENESS, RECEIVERS, SEND_NICENESS, SENDERS
@@ -129,7 +130,7 @@ def make_server(
         certificates = Certificates(options.certificate, options.private_key, options.client_ca)
     config = uvicorn.Config(
         application,
-        http=protocol_for(options),
+        http=protocol_for(options, getattr(application, "responder", None)),
         loop=_loop(options),
         ws="none",
         log_config=None,
@@ -234,13 +235,16 @@ class RegistryServer(uvicorn.Server):
                 self.reload_certificates()
 
 
-def protocol_for(options: ServerOptions) -> type[RegistryProtocol]:
+def protocol_for(
+    options: ServerOptions, asked_first: Responder | None = None
+) -> type[RegistryProtocol]:
     """The protocol class with these options; uvicorn makes one instance a connection."""
 
     class ConfiguredProtocol(RegistryProtocol):
         fast_paths = options.fast_paths
         idle_s = options.idle_s
         max_connections = options.max_connections
+        responder = None if asked_first is None else staticmethod(asked_first)
 
     return ConfiguredProtocol
 
