@@ -93,7 +93,7 @@ class ImmediateProtocol(HttpToolsProtocol):
             return False
         if self.flow.write_paused or self._in_a_row >= IN_A_ROW or self._is_crowded():
             return False
-        if parser.should_upgrade() or self.root_path or self.access_log:
+        if parser.should_upgrade() or self.root_path:
             return False
         try:
             answer = responder(method, self.url, fields, self.client)

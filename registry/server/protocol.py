@@ -84,7 +84,6 @@ def missing_names() -> list[str]:
             "server_state",
             "limit_concurrency",
             "root_path",
-            "access_log",
             "timeout_keep_alive_task",
         ),
         FlowControl.__init__: ("write_paused",),
