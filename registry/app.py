@@ -37,13 +37,11 @@ from registry.storage.opening import open_storage
 from registry.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from registry.server.immediate import Answer, Client
-
     from registry.settings import Settings
 
 log = logging.getLogger("pyreg.registry")
@@ -58,13 +56,13 @@ REAP_EVERY_S = 600
 class Application:
     """The ASGI application, and the responder that our server asks first."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], opened: Opened) -> None:
+    def __init__(self, app: Router, wrapped: ASGIApp, opened: Opened) -> None:
         self.app = app
+        self._wrapped = wrapped
         self._opened = opened
-        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+        await self._wrapped(scope, receive, send)
 
     def responder(
         self, method: bytes, path: bytes, fields: Mapping[bytes, bytes], client: Client
@@ -118,7 +116,7 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
     proxies: ForwardedHeaders | None = None
     if settings.trusted_proxies:
         app = proxies = ForwardedHeaders(app, settings.trusted_proxies)
-    return Application(app, router.routes, opened)
+    return Application(router, app, opened)
 
 
 @asynccontextmanager
