@@ -53,6 +53,9 @@ class FaultyProxy:
         #: (method, target) of everything that was asked.
         self.seen: list[tuple[str, str]] = []
         self.injected = 0
+        #: Answers that are being passed on just now, and bytes of answers in all.
+        self.open_answers = 0
+        self.carried = 0
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -128,7 +131,11 @@ class FaultyProxy:
                 sent += len(piece)
             if fault is Fault.CUT_REQUEST:
                 return _reset(near)
-            self._answer(near, far, fault)
+            self.open_answers += 1
+            try:
+                self._answer(near, far, fault)
+            finally:
+                self.open_answers -= 1
 
     def _answer(self, near: socket.socket, far: socket.socket, fault: Fault | None) -> None:
         head, body = _read_head(far)
@@ -148,6 +155,7 @@ class FaultyProxy:
         while sent < limit and (piece := far.recv(min(PIECE, limit - sent))):
             near.sendall(piece)
             sent += len(piece)
+            self.carried += len(piece)
         return None
 
     def _fault(self, method: str, target: str) -> Fault | None:
