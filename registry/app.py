@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ from starlette.routing import Router
 
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
 from registry.api.exchange import always_headers
-from registry.api.health import live, ready
 from registry.api.immediate import Immediate
+from registry.api.health import Readiness, live, ready
+from registry.api.metrics import metrics
 from registry.api.middleware import ForwardedHeaders, Observing
 from registry.api.search import ping, search
 from registry.api.services import Services
@@ -31,7 +32,8 @@ from registry.content.uploads import BlobUploads
 from registry.metadata.base import Metadata
 from registry.metadata.database import open_metadata
 from registry.metadata.transaction import Terms
-from registry.observe.lines import FORMATS, AccessLog, LineWriter
+from registry.observe.counts import UPLOADS
+from registry.observe.monitoring import open_monitoring
 from registry.observe.requests import Observer
 from registry.storage.opening import open_storage
 from registry.worker import Worker
@@ -82,12 +84,11 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        async with open_services(settings, observer) as services:
+        async with open_services(settings, observer, worker) as services:
             opened.services = services
             opened.immediate = Immediate(
                 services, address=None if proxies is None else proxies.address
             )
-            log_writer = _open_access_log(settings, observer)
             chores = [asyncio.create_task(_reap_uploads(services))] if worker.is_first else []
             try:
                 yield
@@ -96,8 +97,6 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
                 for chore in chores:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
-                if log_writer is not None:
-                    await asyncio.to_thread(log_writer.close)
 
     router = Router(
         [
@@ -107,6 +106,7 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
             PlainRoute("/v1/_ping", {"GET": ping}, opened, "search"),
             PlainRoute("/livez", {"GET": live, "HEAD": live}, opened, "health"),
             PlainRoute("/readyz", {"GET": ready, "HEAD": ready}, opened, "health"),
+            PlainRoute("/metrics", {"GET": metrics, "HEAD": metrics}, opened, "metrics"),
         ],
         redirect_slashes=False,  # a redirected POST loses its upload
         default=not_found,
@@ -120,11 +120,14 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, observer: Observer) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, observer: Observer, worker: Worker
+) -> AsyncIterator[Services]:
     """Open the blob store and the database, and close them again."""
     storage = await asyncio.to_thread(open_storage, settings)
     metadata = open_database(settings)
     passwords = Passwords()
+    stack = AsyncExitStack()
     try:
         policy = Policy(anonymous_pull=settings.anonymous_pull)
         logins = Logins(metadata.accounts, passwords, LoginLimits(settings.login_failures))
@@ -137,6 +140,22 @@ async def open_services(settings: Settings, observer: Observer) -> AsyncIterator
             issuer=settings.service,
             service=settings.service,
             lifetime_s=settings.token_lifetime_s,
+        )
+        readiness = Readiness(
+            {
+                # Any read will do; nobody needs to be found.
+                "database": lambda: metadata.accounts.find("admin"),
+                "storage": lambda: asyncio.to_thread(storage.check),
+            }
+        )
+        monitoring = await stack.enter_async_context(
+            open_monitoring(
+                settings,
+                observer,
+                worker,
+                count_uploads=metadata.uploads.count,
+                ready=readiness.reason,
+            )
         )
         yield Services(
             settings=settings,
@@ -162,8 +181,11 @@ async def open_services(settings: Settings, observer: Observer) -> AsyncIterator
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
             always=always_headers(settings.warning),
             observer=observer,
+            readiness=readiness,
+            monitoring=monitoring,
         )
     finally:
+        await stack.aclose()
         await asyncio.to_thread(passwords.close)
         await asyncio.to_thread(metadata.close)
         await asyncio.to_thread(storage.close)
@@ -180,19 +202,14 @@ def open_database(settings: Settings) -> Metadata:
     )
 
 
-def _open_access_log(settings: Settings, observer: Observer) -> LineWriter | None:
-    if settings.access_log == "off":
-        return None
-    writer = LineWriter()
-    observer.add_reader(AccessLog(writer, FORMATS[settings.access_log]))
-    return writer
-
-
 async def _reap_uploads(services: Services) -> None:
     while True:
         try:
             # Twice the expiry: what has a row is the row's business.
-            await services.uploads.reap(older_than_s=2 * services.settings.upload_expiry_s)
+            expired = await services.uploads.reap(
+                older_than_s=2 * services.settings.upload_expiry_s
+            )
+            UPLOADS.add("expired", expired)
         except Exception as error:
             # The next round tries again; a registry without room still serves pulls.
             log.warning("cannot remove expired uploads: %s", error)

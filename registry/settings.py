@@ -52,6 +52,14 @@ class Settings:
     upload_expiry_s: how long an upload may rest before it is forgotten.
     page_size: most tags or repositories in one page of a listing.
     access_log: a line for each request on standard error: "off", "text" or "json".
+    metrics: who may read /metrics: "off" is nobody, "loopback" callers on this machine with no
+        proxy between, "token" only those with the metrics token (which counts for "loopback" too).
+    metrics_token: what Prometheus sends as its bearer token; at least 16 characters.
+    metrics_listen: an address of its own for /metrics, /livez and /readyz, as host:port, where
+        everybody may read them; keep it from the world. Empty: none.
+    tracing: send a trace of every request by OTLP; needs the extra `otel`.
+    tracing_endpoint: URL of the collector, e.g. "http://localhost:4318/v1/traces"; empty: as the
+        standard OTEL_* variables say.
     graceful_s: how long running requests may finish after SIGTERM. Uploads that take longer are
         parked: what arrived of them stays, and the next start goes on there.
     workers: processes that serve; more than the machine has processors gain nothing.
@@ -107,6 +115,11 @@ class Settings:
     upload_expiry_s: int = 7 * 24 * 3600
     page_size: int = 1000
     access_log: str = "off"
+    metrics: str = "loopback"
+    metrics_token: str = field(default="", repr=False)
+    metrics_listen: str = ""
+    tracing: bool = False
+    tracing_endpoint: str = ""
     graceful_s: int = 30
     workers: int = 1
     max_connections: int = 0
@@ -144,7 +157,7 @@ class Settings:
 
 # Settings that are hidden wherever settings are shown, and that may be given as `<name>_file`.
 SECRETS: frozenset[str] = frozenset(
-    {"database", "s3_access_key", "s3_secret_key", "s3_session_token"}
+    {"database", "metrics_token", "s3_access_key", "s3_secret_key", "s3_session_token"}
 )
 
 
@@ -205,6 +218,21 @@ def _choice(key: str, *choices: str) -> Callable[[Settings], str]:
         return f"setting {key!r} must be one of {', '.join(choices)}, not {value!r}"
 
     return check
+
+
+def _metrics(settings: Settings) -> str:
+    token = settings.metrics_token
+    if token and (len(token) < 16 or not token.isascii() or not token.isprintable()):
+        return "setting 'metrics_token' must be 16 or more plain characters"
+    if settings.metrics == "token" and not token:
+        return "setting 'metrics' needs 'metrics_token' beside it to be \"token\""
+    host, _, port = settings.metrics_listen.rpartition(":")
+    if settings.metrics_listen and not (host and port.isdigit() and int(port) < 65536):
+        return (
+            "setting 'metrics_listen' must look like 127.0.0.1:5001, "
+            f"not {settings.metrics_listen!r}"
+        )
+    return ""
 
 
 def _service(settings: Settings) -> str:
@@ -291,6 +319,8 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("workers", 1, 256),
     Range("max_connections", 0, 1_000_000),
     _choice("access_log", "off", "text", "json"),
+    _choice("metrics", "off", "loopback", "token"),
+    _metrics,
     _public_url,
     _proxies,
     _service,

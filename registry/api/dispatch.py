@@ -192,7 +192,7 @@ async def answer(exchange: Exchange, handler: Callable[[Exchange], Awaitable[Non
     except ClientGone:
         return  # nobody is there to be answered
     except Exception as error:
-        refusal = refuse(error)
+        refusal = refuse(error, exchange.about.request_id or "-")
         if exchange.started:
             # Too late to say it. An answer that ends early is what tells the client.
             raise

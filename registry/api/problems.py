@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ocispec.errors import DigestMismatch, InvalidDigest, InvalidDocument, InvalidName, SpecError
 from registry import errors as domain
 from registry.auth.guard import LoginRequired
+from registry.observe.counts import FAILURES
 from registry.server import errors as body
 from registry.storage import errors as storage
 
@@ -99,14 +100,18 @@ _LOGGED = (
 )
 
 
-def refuse(error: Exception) -> Refusal:
-    """What to answer for an error; 500 without a word about it if it is none we know."""
+def refuse(error: Exception, request_id: str = "-") -> Refusal:
+    """What to answer for an error; 500 without a word about it if it is none we know.
+
+    The id is what the client was told in X-Request-Id: it leads from there to the log.
+    """
     if isinstance(error, Refusal):
         return error
     for kind, answer in _TABLE:
         if isinstance(error, kind):
             if isinstance(error, _LOGGED):
-                log.error("%s", error)
+                log.error("request %s: %s", request_id, error)
+                FAILURES.add(type(error).__name__)
             return Refusal(
                 answer.status,
                 answer.code,
@@ -114,7 +119,8 @@ def refuse(error: Exception) -> Refusal:
                 detail=_detail(error),
                 headers=[*answer.headers, *_more(error)],
             )
-    log.error("request failed: %s", type(error).__name__, exc_info=error)
+    FAILURES.add("unexpected")
+    log.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
     return Refusal(500, "UNKNOWN", "the registry failed; its log says why", headers=CLOSE)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from registry.api.health import Readiness
     from registry.auth.guard import Guard
     from registry.auth.limits import RequestLimits
     from registry.auth.login import Logins
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from registry.content.blobs import Blobs
     from registry.content.uploads import BlobUploads
     from registry.metadata.base import Metadata
+    from registry.observe.monitoring import Monitoring
     from registry.observe.requests import Observer
     from registry.settings import Settings
     from registry.storage.base import Storage
@@ -40,3 +42,5 @@ class Services:
     #: Headers of every answer.
     always: list[tuple[bytes, bytes]]
     observer: Observer
+    readiness: Readiness
+    monitoring: Monitoring

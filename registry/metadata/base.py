@@ -378,6 +378,9 @@ class Uploads(Protocol):
     async def reap(self, *, limit: int = 100) -> tuple[ExpiredUpload, ...]:
         """Forget expired uploads and give them, so that their bytes can be removed."""
 
+    async def count(self) -> int:
+        """How many uploads are open, of all repositories; for operators."""
+
 
 class Manifests(Protocol):
     async def put(

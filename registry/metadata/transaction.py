@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, update_wrapper
+from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import BindParameter, Connection, Executable, Table, bindparam, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ocispec.digest import Digest
+from registry.observe.counts import OPERATIONS, OPERATIONS_RUNNING
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +76,8 @@ def reads(step: Step[S, P, T]) -> Operation[S, P, T]:
     """The operation sees one consistent state and changes nothing."""
 
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.transactions.read(lambda tx: step(self, tx, *args, **kwargs))
+        with _counted("read"):
+            return await self.transactions.read(lambda tx: step(self, tx, *args, **kwargs))
 
     return _named_like(step, run)
 
@@ -83,9 +86,27 @@ def writes(step: Step[S, P, T]) -> Operation[S, P, T]:
     """The operation has the database's write lock, or on PostgreSQL the row locks it takes."""
 
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.transactions.write(lambda tx: step(self, tx, *args, **kwargs))
+        with _counted("write"):
+            return await self.transactions.write(lambda tx: step(self, tx, *args, **kwargs))
 
     return _named_like(step, run)
+
+
+class _counted:
+    """Counts an operation from its place in the queue to its end."""
+
+    __slots__ = ("_access", "_began")
+
+    def __init__(self, access: str) -> None:
+        self._access = access
+
+    def __enter__(self) -> None:
+        OPERATIONS_RUNNING.add(self._access)
+        self._began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        OPERATIONS_RUNNING.add(self._access, -1)
+        OPERATIONS[self._access].add(perf_counter() - self._began)
 
 
 def _named_like(step: Step[S, P, T], run: Operation[S, P, T]) -> Operation[S, P, T]:

@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, bindparam, delete, insert, select, update
+from sqlalchemy import RowMapping, and_, bindparam, delete, func, insert, select, update
 
 from ocispec.digest import Digest
 from registry.errors import RangeMismatch, UploadContended, UploadUnknown
@@ -14,7 +14,14 @@ from registry.metadata.base import PUSH, Access, BlobRecord, ExpiredUpload, Uplo
 from registry.metadata.blobs import add_blob
 from registry.metadata.repositories import ensure_repository
 from registry.metadata.tables import repository, upload
-from registry.metadata.transaction import Operations, Transaction, bound, is_upload_id, writes
+from registry.metadata.transaction import (
+    Operations,
+    Transaction,
+    bound,
+    is_upload_id,
+    reads,
+    writes,
+)
 
 _COLUMNS = (
     upload.c.id,
@@ -65,6 +72,8 @@ _EXPIRED = (
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
+
+_COUNT = select(func.count()).select_from(upload)
 
 _REMOVE = delete(upload).where(upload.c.id.in_(bindparam("ids", expanding=True)))
 
@@ -170,6 +179,10 @@ class SqlUploads(Operations):
         expired = tuple(ExpiredUpload(*row) for row in rows)
         _delete(tx, [each.id for each in expired])
         return expired
+
+    @reads
+    def count(self, tx: Transaction) -> int:
+        return int(tx.connection.execute(_COUNT).scalar_one())
 
 
 def new_upload_id() -> str:

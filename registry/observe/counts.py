@@ -83,10 +83,9 @@ class Tally:
             self.counts[name] = self.counts.get(name, 0) + count
 
 
-#: Transactions from their begin to the end of their commit, all steps of a group as one.
-TRANSACTIONS = Durations()
-#: Steps given to the database's writer, and steps that it took up: the difference waits.
-STEPS = Tally()
+#: Operations on the database: how long they took, waiting included, and how many are under way.
+OPERATIONS = {"read": Durations(), "write": Durations()}
+OPERATIONS_RUNNING = Tally()
 #: Errors of the blob storage and of the database that operators must hear of, by class.
 FAILURES = Tally()
 #: Uploads that ended, by how: "finished", "cancelled", "expired".

@@ -1,0 +1,1 @@
+from tests.registry.api.conftest import alice, registry, services, start  # noqa: F401
