@@ -13,8 +13,8 @@ from starlette.routing import Router
 
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
 from registry.api.exchange import always_headers
-from registry.api.immediate import Immediate
 from registry.api.health import Readiness, live, ready
+from registry.api.immediate import Immediate
 from registry.api.metrics import metrics
 from registry.api.middleware import ForwardedHeaders, Observing
 from registry.api.search import ping, search
