@@ -343,6 +343,8 @@ class RegistryProtocol(ImmediateProtocol):
         held = scope["extensions"].get(INTAKE)
 
         async def send_fast(message: Message) -> None:
+            if self.transport.is_closing():
+                cycle.disconnected = True  # uvloop fails where asyncio drops what is written now
             if message["type"] == ZERO_COPY:
                 await self._zero_copy(cycle, send, message)
             else:

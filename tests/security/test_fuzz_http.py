@@ -33,8 +33,10 @@ from tests.security.serving import (
 SECONDS = float(os.environ.get("PYREG_TEST_FUZZ_SECONDS", "8"))
 SEED = int(os.environ.get("PYREG_TEST_FUZZ_SEED", "1"))
 AT_ONCE = 24
-# A server that was never asked anything else holds this much more after its first thousands.
+# What a flood of heads may leave behind; and what all kinds of requests do, which is reached within
+# ten thousand of them and then stays.
 GROWTH = 48 << 20
+GROWTH_OF_ALL = 128 << 20
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     yield running
     running.stop()
     assert running.process.returncode in (0, -signal.SIGTERM)
-    assert "Traceback" not in running.log.read_text(errors="replace")
+    log = running.log.read_text(errors="replace")
+    assert "Traceback" not in log, log[log.index("Traceback") :][:6000]
 
 
 @pytest.fixture(autouse=True)
@@ -182,4 +185,4 @@ async def test_attack_random_bytes(target: Target) -> None:
         batch = [shapes.mutated(moment) for _ in range(AT_ONCE)]
         await asyncio.gather(*map(one, batch))
     assert sent >= AT_ONCE
-    assert target.resident() - before < GROWTH
+    assert target.resident() - before < GROWTH_OF_ALL
