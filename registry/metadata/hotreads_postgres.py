@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -73,6 +74,7 @@ STATEMENTS = {
 
 # Two, so that a manifest of 4 MiB does not hold up everybody else.
 _CONNECTIONS = 2
+_GROW_S = 5.0
 
 # Of manifest bytes remembered, and of tags whose digest was seen.
 _REMEMBERED_BYTES = 8 << 20
@@ -95,8 +97,11 @@ class PostgresHotReads:
         self._patience_s = patience_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pipelines: list[Pipeline] = []
+        self._opener = ThreadPoolExecutor(1, "metadata-connect")
+        self._connections: list[psycopg.Connection[Any]] = []
         self._opening: asyncio.Task[Pipeline] | None = None
         self._closed = False
+        self._grow_after = 0.0
         self._bytes = _ManifestBytes()
         self._seen: OrderedDict[tuple[str, str], str] = OrderedDict()
 
@@ -197,7 +202,10 @@ class PostgresHotReads:
         pause = 0.0
         while True:
             try:
-                pipeline = self._best() or await self._open()
+                # Shielded: who goes away must not take it from the others.
+                pipeline = self._best()
+                if pipeline is None:
+                    pipeline = await asyncio.shield(self._open())
                 return await pipeline.ask(statement, encoded)
             except (ConnectionLost, psycopg.Error) as error:
                 if time.monotonic() + pause > until:
@@ -207,44 +215,53 @@ class PostgresHotReads:
             pause = min(2 * pause + 0.02, 0.5)
 
     def _best(self) -> Pipeline | None:
-        """The connection with the fewest questions, if none needs to be opened first."""
+        """The connection with the fewest questions; None if there is no connection yet."""
         if self._loop is not asyncio.get_running_loop():
             return None
         best = None
         for pipeline in self._pipelines:
-            if not pipeline.is_open:
-                return None
-            if best is None or pipeline.waiting < best.waiting:
+            if pipeline.is_open and (best is None or pipeline.waiting < best.waiting):
                 best = pipeline
         if best is not None and best.waiting and len(self._pipelines) < _CONNECTIONS:
-            return None
+            self._grow()
         return best
 
-    async def _open(self) -> Pipeline:
-        """One more connection, made in a thread; who asks meanwhile waits for the same one."""
+    def _grow(self) -> None:
+        """Try to have one more connection soon. The server may not give us any."""
+        if time.monotonic() >= self._grow_after:
+            self._grow_after = time.monotonic() + _GROW_S
+            self._open().add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def _open(self) -> asyncio.Task[Pipeline]:
+        """One more connection, made in a thread; who asks meanwhile gets the same one."""
         if self._closed:
             raise RuntimeError("the metadata is closed")
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._drop()
             self._loop, self._opening = loop, None
-        self._pipelines = [each for each in self._pipelines if each.is_open]
         if self._opening is None or self._opening.done():
             self._opening = loop.create_task(self._connect())
-        # Somebody who goes away must not take it from the others.
-        return await asyncio.shield(self._opening)
+        return self._opening
 
     async def _connect(self) -> Pipeline:
-        connection = await asyncio.to_thread(connect, self._location, STATEMENTS)
-        if self._closed:
-            connection.close()
-            raise ConnectionLost("closed")
-        pipeline = Pipeline(connection)
-        self._pipelines.append(pipeline)
+        loop = asyncio.get_running_loop()
+        pipeline = Pipeline(await loop.run_in_executor(self._opener, self._connect_here))
+        self._pipelines = [*(each for each in self._pipelines if each.is_open), pipeline]
         return pipeline
 
+    def _connect_here(self) -> psycopg.Connection[Any]:
+        if self._closed:
+            raise ConnectionLost("closed")
+        connection = connect(self._location, STATEMENTS)
+        # Noted here: the task that waits for it may not live to see it.
+        self._connections = [*(each for each in self._connections if not each.closed), connection]
+        return connection
+
     def close(self) -> None:
+        """From any thread; waits for a connection that is being made."""
         self._closed = True
+        self._opener.shutdown(cancel_futures=True)
         loop = self._loop
         if loop is None or not loop.is_running() or loop is _running_loop():
             self._drop()
@@ -262,6 +279,9 @@ class PostgresHotReads:
         for pipeline in self._pipelines:
             pipeline.close()
         self._pipelines.clear()
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
 
 
 class _ManifestBytes:

@@ -26,6 +26,7 @@ from registry.errors import (
     ManifestBlobUnknown,
     NameUnknown,
 )
+from registry.metadata.hotreads_postgres import PostgresHotReads
 from registry.metadata.location import Location
 from registry.metadata.postgres import prepare_postgres
 from registry.metadata.tables import schema
@@ -80,6 +81,63 @@ async def test_lost_connections_are_replaced_and_nobody_notices(
         page = await server_registry.metadata.tags.page(server_registry.access(), n=10)
         assert Tag("latest") in page.items
         await server_registry.image(b"other", "other")
+
+
+async def test_without_a_second_connection_the_first_answers(
+    server_registry, postgres, database_url
+):
+    """The server gives no more connections than this."""
+    await server_registry.image(b"{}", "latest")
+    name = database_name(database_url)
+    await asyncio.to_thread(server_registry.database.close)
+    kill_connections(postgres, database_url)
+    access, tag = server_registry.access(), Tag("latest")
+    assert await server_registry.hot.manifest_by_tag(access, tag)
+    # A superuser is not counted, and neither is the one who connected before.
+    postgres.run(
+        "CREATE ROLE modest LOGIN PASSWORD 'modest' IN ROLE pg_read_all_data",
+        f'ALTER DATABASE "{name}" CONNECTION LIMIT 1',
+    )
+    url = f"postgresql://modest:modest@127.0.0.1:{postgres.port}/{name}"
+    modest = PostgresHotReads(Location.parse(url), patience_s=5)
+    await asyncio.to_thread(server_registry.metadata.close)
+    try:
+        for _ in range(3):
+            found = await asyncio.gather(*(modest.manifest_by_tag(access, tag) for _ in range(50)))
+            assert all(found)
+    finally:
+        await asyncio.to_thread(modest.close)
+        postgres.run(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1', "DROP OWNED BY modest")
+        postgres.run("DROP ROLE modest")
+
+
+async def test_a_caller_that_goes_away_disturbs_nobody(server_registry):
+    await server_registry.image(b"{}", "latest")
+    access, tag = server_registry.access(), Tag("latest")
+    asked = [
+        asyncio.ensure_future(server_registry.hot.manifest_by_tag(access, tag)) for _ in range(40)
+    ]
+    await asyncio.sleep(0)
+    for each in asked[::2]:
+        each.cancel()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError) for each in found[::2])
+    assert all(each.raw == b"{}" for each in found[1::2])
+
+
+async def test_answers_go_to_who_asked_whatever_their_size(server_registry):
+    """Many at once, large and small, from two connections."""
+    contents = {f"t{n}": bytes([65 + n]) * (10 if n % 2 else 2_000_000) for n in range(8)}
+    for tag, content in contents.items():
+        await server_registry.image(content, tag)
+    names = [*contents, "absent"] * 6
+    found = await asyncio.gather(
+        *(
+            server_registry.hot.manifest_by_tag(server_registry.access(), Tag(name))
+            for name in names
+        )
+    )
+    assert [each and each.raw for each in found] == [contents.get(name) for name in names]
 
 
 async def test_a_connection_lost_in_the_middle_of_a_step_runs_the_step_again(
