@@ -29,7 +29,7 @@ BLOB = 256 * MIB
 #: Uploads that run beside small requests.
 BACKGROUND_BLOB = 64 * MIB
 #: 64 uploads and 64 downloads of each of these: memory must not depend on it.
-MEMORY_BLOBS = (16 * MIB, 64 * MIB)
+MEMORY_BLOBS = (8 * MIB, 32 * MIB)
 MEMORY_TRANSFERS = 64
 SUFFIX = 32
 UPLOADS = "bench/up"
