@@ -13,10 +13,11 @@ from starlette.routing import Router
 
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
 from registry.api.exchange import always_headers
+from registry.api.forwarded import ForwardedHeaders
 from registry.api.health import Readiness, live, ready
 from registry.api.immediate import Immediate
 from registry.api.metrics import metrics
-from registry.api.middleware import ForwardedHeaders, Observing
+from registry.api.middleware import Observing
 from registry.api.search import ping, search
 from registry.api.services import Services
 from registry.api.tokens import token_by_get, token_by_post

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry.observe.counts import TRANSFERS
@@ -116,61 +114,3 @@ def _counted(intake: Any, about: About) -> Any:
             TRANSFERS.add("in fast", -1)
 
     return counted
-
-
-class ForwardedHeaders:
-    """Believe X-Forwarded-For, -Proto and -Host of trusted proxies, and of nobody else.
-
-    Anybody else could make us name another host in challenges, and so send a client and its
-    password there.
-    """
-
-    def __init__(self, app: ASGIApp, trusted: tuple[str, ...]) -> None:
-        self._app = app
-        self._trusted = tuple(ipaddress.ip_network(text, strict=False) for text in trusted)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
-        if scope["type"] == "http" and client and self._trusts(client[0]):
-            scope = dict(scope)
-            headers = dict(scope["headers"])
-            scheme = _last(headers.get(b"x-forwarded-proto"))
-            if scheme in ("http", "https"):
-                scope["scheme"] = scheme
-            host = _last(headers.get(b"x-forwarded-host"))
-            if host:
-                kept = [item for item in scope["headers"] if item[0] != b"host"]
-                scope["headers"] = [(b"host", host.encode("latin-1")), *kept]
-            address = self._client(headers.get(b"x-forwarded-for"))
-            if address:
-                scope["client"] = (address, 0)
-        await self._app(scope, receive, send)
-
-    def address(self, client: tuple[str, int] | None, fields: Mapping[bytes, bytes]) -> str:
-        """Who sent a request with these headers; empty if nobody knows."""
-        if client is None:
-            return ""
-        if not self._trusts(client[0]):
-            return client[0]
-        return self._client(fields.get(b"x-forwarded-for")) or client[0]
-
-    def _trusts(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
-
-    def _client(self, header: bytes | None) -> str:
-        """The first address, from the right, that is not one of our proxies: what stands further
-        left was written by the client itself."""
-        for text in reversed((header or b"").decode("latin-1").split(",")):
-            address = text.strip()
-            if address and not self._trusts(address):
-                return address
-        return ""
-
-
-def _last(header: bytes | None) -> str:
-    """The value that the nearest proxy added."""
-    return (header or b"").decode("latin-1").rpartition(",")[2].strip()

@@ -169,7 +169,8 @@ class RegistryProtocol(ImmediateProtocol):
             if end >= 0 and (self.cycle is None or self.cycle.response_complete):
                 self._head_with_body(data[: end + 4], data[end + 4 :])
                 return
-        if len(data) > MAX_HEAD and self._is_head_too_large(data):
+        room = MAX_HEAD - self._head_size if self._in_head else MAX_HEAD
+        if len(data) > room and self._is_head_too_large(data, room):
             self._refuse_head()
             return
         super().data_received(data)
@@ -178,13 +179,13 @@ class RegistryProtocol(ImmediateProtocol):
             if self._head_size > MAX_HEAD:
                 self._refuse_head()
 
-    def _is_head_too_large(self, data: bytes) -> bool:
-        """Whether one read brings a whole head beyond the limit: later ones would not notice."""
+    def _is_head_too_large(self, data: bytes, room: int) -> bool:
+        """Whether one read brings the rest of a head beyond the limit: later would be too late."""
         if self._in_message and not self._in_head:
             return False
         if self._in_head and data.startswith((b"\n", b"\r\n")):
             return False  # the end may have begun in the read before
-        return data.find(_HEAD_END, 0, MAX_HEAD) < 0
+        return data.find(_HEAD_END, 0, room) < 0
 
     def _refuse_head(self) -> None:
         if not self.transport.is_closing():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.api.middleware import ForwardedHeaders
+from registry.api.forwarded import ForwardedHeaders
 from registry.api.params import MAX_QUERY, Query, etag_matches, next_link, parse_page
 from registry.api.problems import Refusal
 
