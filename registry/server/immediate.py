@@ -14,6 +14,7 @@ them while a client does not read, or the server is at `limit_concurrency`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -56,6 +57,8 @@ class ImmediateProtocol(HttpToolsProtocol):
 
     _answered = False
     _in_a_row = 0
+    _idle_since: float | None = None
+    _idle_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         self._in_a_row = 0
@@ -124,10 +127,31 @@ class ImmediateProtocol(HttpToolsProtocol):
         )
         self.transport.write(b"".join(parts))
         state.total_requests += 1
-        self._unset_keepalive_if_required()
-        if keep_alive:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        else:
+        if not keep_alive:
             self.transport.close()
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
+
+    # --- idle connections: one timer that looks when it fires, instead of one for each answer --
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+        super()._unset_keepalive_if_required()
+
+    def _look_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._look_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        super().connection_lost(exc)

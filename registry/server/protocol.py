@@ -175,6 +175,7 @@ class RegistryProtocol(ImmediateProtocol):
             return
         super().data_received(data)
         if self._in_head:
+            self._await_head()
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
                 self._refuse_head()
@@ -214,6 +215,8 @@ class RegistryProtocol(ImmediateProtocol):
                 return
         if rest and not self.transport.is_closing():
             super().data_received(rest)
+            if self._in_head:
+                self._await_head()
 
     def _framing(self, cycle: RequestResponseCycle, rest: bytes) -> Framing | None:
         """How the body of this request ends, if it is worth an intake."""
@@ -252,8 +255,6 @@ class RegistryProtocol(ImmediateProtocol):
         super().on_message_begin()
         self._in_message = self._in_head = True
         self._head_size = 0
-        if self._deadline is None:
-            self._arm(self.head_s)
         if self._fast:
             cast(Scope, self.scope)["extensions"] = {ZERO_COPY: {}}
 
@@ -302,6 +303,11 @@ class RegistryProtocol(ImmediateProtocol):
         self.flow.resume_reading()
         if tail:
             self.data_received(tail)
+
+    def _await_head(self) -> None:
+        """A head has begun and not ended: a whole one in one read needs no deadline."""
+        if self._deadline is None:
+            self._arm(self.head_s)
 
     # --- deadlines ----------------------------------------------------------------------------
 

@@ -130,6 +130,7 @@ def _small(load: str, targets: list[Target], blob: str, rounds: int, seconds: fl
     rows = []
     for title, method, path in (
         ("GET manifest by tag", "GET", f"/v2/{REPOSITORY}/manifests/latest"),
+        ("HEAD manifest by tag", "HEAD", f"/v2/{REPOSITORY}/manifests/latest"),
         ("HEAD blob", "HEAD", f"/v2/{REPOSITORY}/blobs/{blob}"),
     ):
         for connections in (1, 16, 64):

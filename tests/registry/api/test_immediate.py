@@ -149,7 +149,9 @@ def fresh(tmp_path: Path) -> Generator[World, None, None]:
     yield from _world(tmp_path, "asyncio")
 
 
-def _world(root: Path, loop: Any, **changes: Any) -> Generator[World, None, None]:
+def _world(
+    root: Path, loop: Any, *, keep_alive_s: int = 75, **changes: Any
+) -> Generator[World, None, None]:
     settings = Settings(root=str(root), **changes)
     make_directory(settings)
     metadata = open_database(settings)
@@ -162,7 +164,9 @@ def _world(root: Path, loop: Any, **changes: Any) -> Generator[World, None, None
         ready.set()
 
     sock = socket.create_server(("127.0.0.1", 0))
-    server = make_server(app, ServerOptions(loop=loop, graceful_s=2), on_ready)
+    server = make_server(
+        app, ServerOptions(loop=loop, graceful_s=2, keep_alive_s=keep_alive_s), on_ready
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     world = None
@@ -477,3 +481,42 @@ def test_anonymous_pulls_are_answered_at_once(tmp_path: Path) -> None:
         assert (count, without_date(immediate)) == (1, without_date(ordinary))
     finally:
         worlds.close()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_idle_connection_is_closed(tmp_path: Path, loop: str) -> None:
+    worlds = _world(tmp_path, loop, keep_alive_s=1)
+    world = next(worlds)
+    try:
+        warmed(world)
+        request = head("HEAD", world.blob, auth=world.bearer).encode()
+        with socket.create_connection(("127.0.0.1", world.port), timeout=20) as to:
+            before = COUNTERS.immediate
+            for _ in range(3):  # in use for longer than the limit: it stays
+                to.sendall(request)
+                assert to.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+                time.sleep(0.6)
+            assert COUNTERS.immediate == before + 3
+            assert to.recv(1) == b""
+    finally:
+        worlds.close()
+
+
+def test_requests_are_counted_and_logged_like_others(world: World) -> None:
+    observer = world.app.app.app.routes[0]._opened.get().observer
+    ended: list[Any] = []
+    observer.add_reader(ended.append)
+    try:
+        warmed(world)
+        headers = {"x-request-id": "mine", "user-agent": "test"}
+        world.app.on = False
+        ordinary = world.ask("GET", world.tag, headers=headers)
+        world.app.on = True
+        immediate = world.ask("GET", world.tag, headers=headers)
+    finally:
+        world.app.on = True
+        observer.remove_reader(ended.append)
+    assert ordinary.content == immediate.content
+    one, other = ended[-2:]
+    assert one.about == other.about
+    assert (one.method, one.status, one.sent) == (other.method, other.status, other.sent)
