@@ -67,6 +67,11 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._wrapped(scope, receive, send)
 
+    def drain(self) -> None:
+        """From now on `/readyz` says that the server stops."""
+        if self._opened.services is not None:
+            self._opened.services.readiness.drain()
+
     def responder(
         self, method: bytes, path: bytes, fields: Mapping[bytes, bytes], client: Client
     ) -> Answer | None:

@@ -107,13 +107,19 @@ def _serve(
     *,
     on_stopping: Callable[[], None] = lambda: None,
 ) -> int:
+    application = create_app(settings, worker)
+
+    def stopping() -> None:
+        application.drain()
+        on_stopping()
+
     try:
         serve(
-            create_app(settings, worker),
+            application,
             options,
             lambda _: ready(),
             sockets=sockets,
-            on_stopping=on_stopping,
+            on_stopping=stopping,
         )
     except SystemExit as stopped:  # uvicorn's way to say that the start failed; the log says why
         return 1 if stopped.code else 0

@@ -230,6 +230,7 @@ def sqlite_engine(path: Path, *, begin: str) -> Engine:
         connect_args={"isolation_level": None, "timeout": _BUSY_S, "check_same_thread": False},
         pool_size=_READERS,
         max_overflow=1,
+        hide_parameters=True,  # in logs and tracebacks: keys and hashes are among them
     )
 
     @event.listens_for(engine, "connect")

@@ -224,6 +224,7 @@ def postgres_engine(location: Location, connections: int = 1) -> Engine:
         creator=connect,
         pool_size=connections,
         max_overflow=0,
+        hide_parameters=True,  # in logs and tracebacks: keys and hashes are among them
         pool_timeout=PATIENCE_S,
         use_native_hstore=False,
     )

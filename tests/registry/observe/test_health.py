@@ -31,8 +31,8 @@ async def test_a_lost_storage_is_named_without_its_place(
     assert (await registry.anonymous.get("/livez")).status_code == 200
 
 
-async def test_a_stopping_server_is_not_ready(registry: Registry, services: Any) -> None:
-    services.readiness.drain()
+async def test_a_stopping_server_is_not_ready(registry: Registry) -> None:
+    registry.app.drain()
     answer = await registry.anonymous.get("/readyz")
     assert (answer.status_code, answer.text) == (503, "not ready: stopping\n")
     assert (await registry.anonymous.get("/livez")).status_code == 200
