@@ -22,6 +22,7 @@ PACKAGES = {
     "busybox": "busybox-static",
     "newuidmap": "uidmap",
     "strace": "strace",
+    "pg_dump": "postgresql-client",
     "gcc": "gcc",
     "go": "golang",
 }

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from registry.first_start import prepare_apart
 from registry.settings import Settings
+from tests.builders.postgres import postgres_server
 from tests.builders.servers import pyreg_command, pyreg_environment
+from tests.builders.tools import require_tool
 
 
 def db(root: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -137,3 +139,32 @@ def test_a_backup_overwrites_nothing_and_leaves_nothing_half(tmp_path: Path) -> 
     done = db(tmp_path / "data", "backup", str(tmp_path / "none" / "copy"))
     assert done.returncode == 1 and "cannot write" in done.stderr
     assert sorted(each.name for each in tmp_path.iterdir()) == ["copy", "data"]
+
+
+def test_the_same_on_postgresql(tmp_path: Path) -> None:
+    require_tool("pg_dump")
+    with postgres_server() as server:
+        url = server.url(server.create())
+        settings = {"PYREG_DATABASE": url}
+        done = db(tmp_path, "current", **settings)
+        assert (done.returncode, done.stderr) == (1, "") and done.stdout.startswith("none")
+        assert "from nothing" in db(tmp_path, "upgrade", **settings).stdout
+        assert "is up to date" in db(tmp_path, "upgrade", **settings).stdout
+        done = db(tmp_path, "check", "--blobs", **settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        done = db(tmp_path, "backup", str(tmp_path / "copy"), **settings)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "copy").read_bytes().startswith(b"PGDMP")
+        assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
+        import psycopg
+
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "ALTER TABLE manifest ADD CONSTRAINT late CHECK (size >= 0) NOT VALID"
+            )
+        connection.close()
+        done = db(tmp_path, "check", **settings)
+        assert done.returncode == 1 and "constraint: late of manifest" in done.stdout
+    done = db(tmp_path, "check", **settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
