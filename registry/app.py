@@ -108,8 +108,8 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
         [
             DistributionRoute(opened),
             PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened, "token"),
-            PlainRoute("/v1/search", {"GET": search}, opened, "search"),
-            PlainRoute("/v1/_ping", {"GET": ping}, opened, "search"),
+            PlainRoute("/v1/search", {"GET": search, "HEAD": search}, opened, "search"),
+            PlainRoute("/v1/_ping", {"GET": ping, "HEAD": ping}, opened, "search"),
             PlainRoute("/livez", {"GET": live, "HEAD": live}, opened, "health"),
             PlainRoute("/readyz", {"GET": ready, "HEAD": ready}, opened, "health"),
             PlainRoute("/metrics", {"GET": metrics, "HEAD": metrics}, opened, "metrics"),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders.servers import Server, dockerd
 from tests.builders.tools import require_root, require_tool
-from tests.interop.clients import Buildah, Docker, Podman, Skopeo
+from tests.interop.clients import Buildah, Docker, Podman, Skopeo, run
 from tests.interop.conftest import Pyreg
 
 pytestmark = [pytest.mark.interop, pytest.mark.root]
@@ -76,3 +76,19 @@ def test_an_image_travels_round_and_keeps_its_layers(
     pyreg("rmi", reference)
     pyreg("pull", reference)
     assert pyreg.digest(reference) == digest
+
+
+@pytest.mark.parametrize("client", ["docker", "podman"], indirect=True)
+def test_search_finds_what_the_user_may_pull(
+    client: Client, registry: Server, rootfs: Path, pyreg: Pyreg
+) -> None:
+    client.login(registry, registry.password)
+    reference = f"{registry.host}/found/by-{client.name}:v1"
+    pyreg("import", str(rootfs), reference)
+    pyreg("push", reference)
+    assert isinstance(client, Docker | Podman)
+    tls = client.tls if isinstance(client, Podman) else []
+    found = run([*client.client, "search", *tls, f"{registry.host}/by-{client.name}"])
+    assert f"found/by-{client.name}" in found
+    none = run([*client.client, "search", *tls, f"{registry.host}/no-such-image"])
+    assert "found/" not in none

@@ -138,6 +138,22 @@ async def test_docker_search(registry: Registry) -> None:
     assert (await registry.anonymous.get("/v1/_ping")).status_code == 200
 
 
+async def test_head_is_get_without_its_body_everywhere(registry: Registry) -> None:
+    async with registry.basic("alice") as alice:
+        digest, _ = await push_image(alice, "team/app", "v1")
+        for path in (
+            *("/v2/", "/v2/_catalog", "/v2/_oci/ext/discover", TAGS, "/v1/search?q=a", "/v1/_ping"),
+            *(f"/v2/team/app/manifests/{name}" for name in ("v1", digest, "missing")),
+            f"/v2/team/app/blobs/{Digest.of(b'layer ')}",
+            f"/v2/team/app/referrers/{digest}",
+            *("/livez", "/readyz", "/v2/team/app/_pyreg/history/v1"),
+        ):
+            got, head = await alice.get(path), await alice.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b""), path
+            for name in ("content-length", "content-type", "docker-content-digest", "etag"):
+                assert head.headers.get(name) == got.headers.get(name), (path, name)
+
+
 async def test_anonymous_search_where_everybody_may_pull(start: Start) -> None:
     async with start(anonymous_pull=True) as registry:
         async with registry.basic("alice") as alice:
