@@ -150,7 +150,7 @@ class BlobUploads:
             generation=placed.generation,
         )
         self._placed.remove(upload)
-        await self._drop_superfluous(blob, placed.key)
+        await self._settle(access, blob, placed.key)
         return blob
 
     async def _finish_again(self, access: Access, upload: str, digest: Digest) -> BlobRecord | None:
@@ -203,7 +203,7 @@ class BlobUploads:
         blob = await self._metadata.blobs.add(
             access, digest, total, store_key=str(key), generation=generation
         )
-        await self._drop_superfluous(blob, key)
+        await self._settle(access, blob, key)
         return blob
 
     async def cancel(self, access: Access, upload: str) -> None:
@@ -289,14 +289,31 @@ class BlobUploads:
             await in_thread(RECEIVERS, self._storage.remove, key)
         return found
 
-    async def _drop_superfluous(self, blob: BlobRecord, key: StoreKey) -> None:
-        """If somebody stored the same blob before, theirs counts. Ours can go only if its name
-        will never be another's; else it is the same name."""
-        if key.upload and blob.store_key != str(key):
-            try:
+    async def _settle(self, access: Access, blob: BlobRecord, key: StoreKey) -> None:
+        """If somebody stored the same blob before, under another name, one of the two is too many.
+
+        Theirs counts if it is there; a blob that was lost heals with the next push. Ours can go
+        only if its name will never be another's.
+        """
+        if blob.store_key == str(key):
+            return
+        try:
+            if not await in_thread(RECEIVERS, self._is_intact, blob):
+                log.warning("%s had lost its bytes; they were pushed again", blob.digest)
+                await self._metadata.blobs.relocate(
+                    access, blob.digest, old=blob.store_key, new=str(key)
+                )
+            elif key.upload:
                 await in_thread(RECEIVERS, self._storage.remove, key)
-            except StorageError as error:
-                log.warning("%s stays without a use: %s", key, error)
+        except StorageError as error:
+            log.warning("%s stays without a use: %s", key, error)
+
+    def _is_intact(self, blob: BlobRecord) -> bool:
+        try:
+            with self._storage.open(StoreKey.parse(blob.store_key)) as found:
+                return found.size == blob.size
+        except BlobMissing:
+            return False
 
     async def _receive(
         self, access: Access, session: Session, body: Body, size: int | None

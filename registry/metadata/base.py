@@ -325,6 +325,12 @@ class Blobs(Protocol):
     async def extend_lease(self, access: Access, digest: Digest) -> None:
         """Keep an unreferenced blob for another day; nothing happens if it needs no lease."""
 
+    async def relocate(self, access: Access, digest: Digest, *, old: str, new: str) -> None:
+        """The bytes under the store key `old` are lost; equal ones are under `new`.
+
+        Nothing happens if the blob is not live or is elsewhere already. Needs PUSH.
+        """
+
     async def remove(self, access: Access, digest: Digest) -> None:
         """End the membership. Raises: BlobUnknown; BlobReferenced, changing nothing."""
 

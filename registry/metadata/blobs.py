@@ -150,6 +150,17 @@ class SqlBlobs(Operations):
         )
 
     @writes
+    def relocate(
+        self, tx: Transaction, access: Access, digest: Digest, *, old: str, new: str
+    ) -> None:
+        access.require(PUSH)
+        tx.connection.execute(
+            update(blob)
+            .where(blob.c.digest == str(digest), blob.c.state == LIVE, blob.c.store_key == old)
+            .values(store_key=new)
+        )
+
+    @writes
     def remove(self, tx: Transaction, access: Access, digest: Digest) -> None:
         access.require(DELETE)
         repository_id = find_repository(tx, access)

@@ -16,7 +16,7 @@ from typing import IO
 from registry.storage.errors import StorageError, StorageFailed, StorageFull
 
 #: Most configs and many layers are below this and never touch a file.
-IN_MEMORY = 256 << 10
+IN_MEMORY = 64 << 10
 
 
 class Spool:

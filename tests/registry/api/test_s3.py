@@ -230,6 +230,25 @@ async def test_the_same_blob_again_leaves_one_object(
     assert (await alice.get(f"/v2/team/app/blobs/{digest}")).content == data
 
 
+@pytest.mark.parametrize("again", ["in pieces", "at once"])
+async def test_a_lost_large_blob_heals_with_the_next_push(
+    alice: httpx.AsyncClient, service: S3Service, bucket: str, again: str
+) -> None:
+    """Its object has a name of its own, and so has the new one: the row must follow."""
+    data = os.urandom(MIB) * 20
+    digest = await push_blob(alice, "team/app", data)
+    [lost] = objects(service, bucket)
+    remove_object(service, bucket, lost)
+    assert (await alice.get(f"/v2/team/app/blobs/{digest}")).status_code == 404
+    if again == "in pieces":
+        await push_blob(alice, "team/app", data)
+    else:
+        done = await alice.post(UPLOADS, params={"digest": digest}, content=data)
+        assert done.status_code == 201
+    assert (await alice.get(f"/v2/team/app/blobs/{digest}")).content == data
+    assert len(objects(service, bucket)) == 1
+
+
 # ---- when S3 fails
 
 
@@ -288,6 +307,20 @@ async def test_bytes_that_are_gone_are_told_before_the_answer(
     assert "no stored bytes" in caplog.text
     await push_blob(alice, "team/app", b"bytes")
     assert (await alice.get(f"/v2/team/app/blobs/{digest}")).content == b"bytes"
+
+
+async def test_readiness_tells_of_the_bucket(
+    tmp_path: Path, given: dict[str, Any], proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.storage.s3.bucket.PROBE_EVERY_S", 0)
+    monkeypatch.setattr("registry.api.health.REMEMBER_S", 0)
+    async with started(tmp_path, **{**given, "s3_endpoint": proxy.endpoint}) as registry:
+        assert (await registry.anonymous.get("/readyz")).status_code == 200
+        proxy.fail(Fault.RESET, "HEAD", times=FOR_EVER)
+        assert (await registry.anonymous.get("/readyz")).status_code == 503
+        assert (await registry.anonymous.get("/livez")).status_code == 200
+        proxy.heal()
+        assert (await registry.anonymous.get("/readyz")).status_code == 200
 
 
 # ---- redirects
