@@ -244,7 +244,8 @@ class BlobUploads:
         self, access: Access, record: UploadRecord, start: int | None, algorithm: str
     ) -> Session:
         take = self._taking(access, record, start, algorithm)
-        if self._storage.keeps_uploads and self._is_empty(record):
+        storage = self._storage
+        if storage.keeps_uploads and storage.opens_at_once and self._is_empty(record):
             session = take()
         else:
             session = await in_thread(RECEIVERS, take)
