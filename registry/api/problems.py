@@ -74,6 +74,7 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.Denied, _Answer(403, "DENIED")),
     (domain.StorageFull, _Answer(507, "UNAVAILABLE", CLOSE)),
     (domain.Unavailable, _Answer(503, "UNAVAILABLE", RETRY_AFTER)),
+    (domain.DatabaseUnusable, _Answer(503, "UNAVAILABLE", RETRY_AFTER)),
     (storage.BlobMissing, _Answer(404, "BLOB_UNKNOWN")),
     (storage.UploadUnknown, _Answer(404, "BLOB_UPLOAD_UNKNOWN")),
     (storage.UploadBusy, _Answer(409, "BLOB_UPLOAD_INVALID")),
@@ -97,6 +98,9 @@ _LOGGED = (
     storage.StorageFailed,
     storage.BlobMissing,
     domain.DatabaseBusy,
+    domain.DatabaseUnreachable,
+    domain.DatabaseFailed,
+    domain.DatabaseUnusable,
 )
 
 

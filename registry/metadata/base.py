@@ -10,9 +10,10 @@ Glossary
                 under the next *generation* and so under another store key
     lease       until when a blob without references may not be doomed
 
-Two doors. `HotReads` is synchronous, takes microseconds and is called straight in the event loop.
-Everything else is a coroutine that runs one transaction in a thread and returns once it is on disk:
-all of it happened, or nothing did. Each may raise DatabaseBusy and StorageFull.
+Two doors. `HotReads` answers most requests from the event loop, without a thread; where the
+database is a local file, `ImmediateReads` does so in microseconds and without waiting. Everything
+else is a coroutine that runs one transaction in a thread and returns once it is on disk: all of it
+happened, or nothing did. Each may raise DatabaseBusy, DatabaseUnreachable and StorageFull.
 
 Times are whole seconds since 1970 in UTC. Listings are sorted bytewise by name or digest.
 """
