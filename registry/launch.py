@@ -17,6 +17,7 @@ from signal import SIGTERM
 
 from registry.app import create_app
 from registry.first_start import DataUnusable, prepare_apart
+from registry.metadata.location import Location
 from registry.server.notify import Notifier
 from registry.server.run import Listening, ServerOptions, describe, listen, serve
 from registry.server.supervisor import Supervisor
@@ -145,8 +146,17 @@ def describe_server(settings: Settings, options: ServerOptions) -> list[str]:
         tls = f"on, {options.certificate}"
         if options.client_ca:
             tls += f", clients need a certificate of {options.client_ca}"
+    database = str(settings.data / "metadata.db")
+    if settings.database:
+        database = str(Location.parse(settings.database))
+    blobs = str(settings.data)
+    if settings.storage == "s3":
+        blobs = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
+        if settings.s3_endpoint:
+            blobs += f" at {settings.s3_endpoint}"
     return [
-        f"data: {settings.data}",
+        f"blobs: {blobs}",
+        f"database: {database}",
         f"TLS: {tls}",
         f"workers: {settings.workers}",
         describe(options),
