@@ -115,6 +115,9 @@ def count(junit: str) -> dict[str, int]:
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or [f"{name}{on}" for on in ("", "+services") for name in VERSIONS]
+    known = {f"{name}{on}" for name in VERSIONS for on in ("", "+services")}
+    if unknown := sorted(set(wanted) - known):
+        sys.exit(f"unknown: {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
     failures = []
     for each in wanted:
         name, _, on = each.partition("+")
