@@ -22,7 +22,9 @@ PACKAGES = {
     "busybox": "busybox-static",
     "newuidmap": "uidmap",
     "strace": "strace",
+    "openssl": "openssl",
     "pg_dump": "postgresql-client",
+    "systemd-analyze": "systemd",
     "gcc": "gcc",
     "go": "golang",
 }
