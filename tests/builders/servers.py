@@ -233,5 +233,7 @@ def dockerd(root: Path) -> Iterator[list[str]]:
         yield client
     finally:
         server.stop()
+        for namespace in (root / "exec" / "netns").glob("*"):  # the engine leaves it mounted
+            subprocess.run(["umount", str(namespace)], capture_output=True)
         if os.path.exists(socket_path):
             os.unlink(socket_path)

@@ -87,7 +87,8 @@ def test_the_health_check_is_python_and_asks_a_path_that_is_served() -> None:
     program, flag, code = yaml.safe_load(command)
     assert (program, flag) == ("python3", "-c")
     compile(code, "HEALTHCHECK", "exec")
-    assert f"'127.0.0.1', {SETTINGS['port']}" in code
+    assert "'127.0.0.1', int(e['PYREG_PORT'])" in code
+    assert f"PYREG_PORT={SETTINGS['port']}" in dockerfile()
     assert asked(code) == {"/readyz"}
 
 
@@ -216,6 +217,8 @@ def test_probes_ask_what_is_served_and_pods_have_no_privilege(path: Path) -> Non
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == UID
     assert pod["automountServiceAccountToken"] is False
+    # Else a Service called pyreg gives its pods PYREG_PORT=tcp://…
+    assert pod["enableServiceLinks"] is False
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
