@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry.server.framing import ChunkedFraming
-from registry.server.sockets import Receiving, Sending, Turn
+from registry.server.sockets import UNSENT_LIMIT, Receiving, Sending, Turn, is_local
 
 _SIOCOUTQNSD = 0x894B  # <linux/sockios.h>: bytes not sent yet
 SIZE = 64 << 20
@@ -45,6 +45,38 @@ def test_a_sender_does_not_run_ahead_of_its_peer(file: int) -> None:
         # The kernel takes a piece of 64 KiB as a whole once there is room for a byte of it;
         # without a limit megabytes wait here.
         assert struct.unpack("i", unsent)[0] <= 256 << 10
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="needs TCP_NOTSENT_LOWAT")
+def test_only_a_peer_on_this_machine_limits_what_waits(
+    file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    ours, theirs = tcp_pair()
+    with ours, theirs:
+        before = ours.getsockopt(*limit)
+        monkeypatch.setattr("registry.server.sockets.is_local", lambda sock: False)
+        Sending(ours.fileno(), file, 0, SIZE)
+        assert ours.getsockopt(*limit) == before
+        monkeypatch.undo()
+        Sending(ours.fileno(), file, 0, SIZE)
+        assert ours.getsockopt(*limit) == UNSENT_LIMIT != before
+
+
+def test_a_peer_is_local_by_its_address() -> None:
+    """127.0.0.1 and 127.0.0.2 are two addresses, as two hosts have them."""
+    ours, theirs = tcp_pair()
+    with ours, theirs:
+        assert is_local(ours) and is_local(theirs)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with socket.create_connection(
+            listening.getsockname(), source_address=("127.0.0.2", 0)
+        ) as other:
+            with listening.accept()[0] as accepted:
+                assert not is_local(accepted) and not is_local(other)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not is_local(ours)
 
 
 def test_a_socket_that_is_not_of_tcp_is_sent_to_as_well(file: int) -> None:
