@@ -4,7 +4,8 @@ Each worker owns its repository and knows for every tag what was acknowledged la
 request that got no answer may have changed. After every kill the registry must show the one or the
 other, whole; then the request is repeated and must succeed.
 
-30 kills by default; `PYREG_TEST_KILLS=500 pytest tests/crash/test_soak.py` is the soak.
+30 kills by default, and 10 where blobs are on S3 and metadata on PostgreSQL;
+`PYREG_TEST_KILLS=500 pytest tests/crash/test_soak.py` is the soak.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocispec.digest import Digest
+from tests.builders.postgres import PostgresServer
 from tests.builders.raw import RawImage, RawRegistry, raw_image
 from tests.builders.rootfs import archive
+from tests.builders.s3 import s3_service
 from tests.builders.servers import Server, start_pyreg
 from tests.crash.conftest import SEED, kills
 
-KILLS = kills(30)
 WORKERS = 3
 TAGS = ("a", "b", "c")
 KIB = 1 << 10
@@ -138,26 +140,40 @@ class Worker:
 
 
 def test_soak(tmp_path: Path) -> None:
+    soak(tmp_path, kills(30), {})
+
+
+def test_soak_on_s3_and_postgresql(tmp_path: Path, postgres: PostgresServer) -> None:
+    database = postgres.create()
+    try:
+        with s3_service(tmp_path / "s3") as s3:
+            environment = s3.environment(s3.make_bucket())
+            soak(tmp_path, kills(10), {**environment, "PYREG_DATABASE": postgres.url(database)})
+    finally:
+        postgres.drop(database)
+
+
+def soak(tmp_path: Path, rounds: int, environment: dict[str, str]) -> None:
     moment = random.Random(f"{SEED} soak")
     shared = archive({"shared": moment.randbytes(200 * KIB)})
     workers = [Worker(n, shared, random.Random(f"{SEED} {n}")) for n in range(WORKERS)]
     root = tmp_path / "serve"
-    server = start_pyreg(root)
+    server = start_pyreg(root, environment=environment)
     base = raw_image(shared)
     registry = RawRegistry(server.port)
     registry.put_image(BASE, "latest", base)
     registry.close()
     try:
-        for _ in range(KILLS):
+        for _ in range(rounds):
             meet_a_kill(server, workers, moment.uniform(0.01, 0.5))
-            server = start_pyreg(root, port=server.port)
+            server = start_pyreg(root, port=server.port, environment=environment)
             registry = RawRegistry(server.port)
             for worker in workers:
                 worker.check(registry)
                 worker.step(registry)  # the lost request again
                 worker.check(registry)
             registry.close()
-        assert min(worker.acknowledged for worker in workers) >= KILLS
+        assert min(worker.acknowledged for worker in workers) >= rounds
         registry = RawRegistry(server.port)
         registry.assert_whole(BASE, "latest", base)
         registry.close()
