@@ -27,6 +27,7 @@ from registry.api.uploads import (
     upload_status,
 )
 from registry.api.version import version
+from registry.errors import RegistryError
 from registry.metadata.base import Access
 from registry.server.errors import ClientGone
 
@@ -75,11 +76,12 @@ _NO_TARGET = Target("", "", "")
 class Opened:
     """Where the lifespan puts the services for the routes to find, and the responder."""
 
-    __slots__ = ("immediate", "services")
+    __slots__ = ("failure", "immediate", "services")
 
     def __init__(self) -> None:
         self.services: Services | None = None
         self.immediate: Immediate | None = None
+        self.failure: RegistryError | None = None
 
     def get(self) -> Services:
         assert self.services is not None, "the application was not started"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from registry.api.routes import Target
 from registry.observe.requests import About
 from registry.server.errors import ClientStalled
 from registry.server.extensions import IDLE_S
+from registry.server.pace import Pace
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -153,12 +155,15 @@ class Exchange:
             return None
         parts: list[bytes] = []
         size = 0
+        pace = Pace(IDLE_S)
         while True:
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(IDLE_S):
+                async with asyncio.timeout(pace.left(size)):
                     message = await self.receive()
             except TimeoutError:
                 raise ClientStalled(IDLE_S) from None
+            pace.waited(time.monotonic() - began)
             if message["type"] == "http.disconnect":
                 return None
             part: bytes = message.get("body", b"")

@@ -35,6 +35,9 @@ class Query:
             )
         except ValueError as error:  # not ASCII, or too many fields
             raise Refusal(400, "UNSUPPORTED", "the query cannot be read") from error
+        if any("\0" in text for field in self._fields for text in field):
+            # In no name, tag or password; PostgreSQL has no such text.
+            raise Refusal(400, "UNSUPPORTED", "the query has a NUL in it")
 
     def first(self, name: str) -> str | None:
         """The first value, or None if the name is absent."""

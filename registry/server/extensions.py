@@ -23,10 +23,12 @@ Two entries may be in `scope["extensions"]`; handlers need neither, they call `s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from registry.server.errors import ClientGone, ClientStalled
+from registry.server.pace import Pace
 from registry.server.threads import RECEIVERS, SENDERS, in_thread
 
 Scope = MutableMapping[str, Any]
@@ -146,9 +148,11 @@ async def _receive_messages(receive: Receive, sink: Sink) -> int:
     total = size = 0
     more = True
     gathered: list[bytes] = []
+    pace = Pace(IDLE_S)
     while more:
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(pace.left(total + size)):
                 message = await receive()
         except TimeoutError:
             message = {"type": "stalled"}
@@ -156,6 +160,7 @@ async def _receive_messages(receive: Receive, sink: Sink) -> int:
             if gathered:
                 await in_thread(RECEIVERS, _write, sink, gathered)
             raise
+        pace.waited(time.monotonic() - began)
         if message["type"] != "http.request":
             if gathered:  # what did arrive is kept, so that the upload can be continued
                 await in_thread(RECEIVERS, _write, sink, gathered)

@@ -30,6 +30,7 @@ import asyncio
 import os
 import re
 import socket
+import time
 from typing import Any, cast
 
 import httptools
@@ -43,6 +44,7 @@ from registry.server.extensions import INTAKE, ZERO_COPY, Message, Receive, Scop
 from registry.server.framing import ChunkedFraming, Framing, LengthFraming
 from registry.server.immediate import ImmediateProtocol
 from registry.server.overload import Overloaded
+from registry.server.pace import SLOWEST, Pace
 from registry.server.sockets import (
     BUFFER_SIZE,
     Receiving,
@@ -141,6 +143,7 @@ class RegistryProtocol(ImmediateProtocol):
     _held: Intake | None = None
     _discarding = False
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     # --- connection ---------------------------------------------------------------------------
 
@@ -159,6 +162,7 @@ class RegistryProtocol(ImmediateProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._stop_watching_reader()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -325,6 +329,32 @@ class RegistryProtocol(ImmediateProtocol):
         if not self.transport.is_closing():
             self.transport.close()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_watching_reader()
+        super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        """Bytes wait for a client to read: it must take some, even of a connection that is being
+        closed, which otherwise lasts until the last of them is gone."""
+        self._stop_watching_reader()
+        waiting = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self.idle_s, self._look_at_reader, waiting)
+
+    def _stop_watching_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _look_at_reader(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < SLOWEST * self.idle_s:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
     def close_lingering(self) -> None:
         """Close after an answer that came before the end of the request.
 
@@ -401,14 +431,17 @@ class RegistryProtocol(ImmediateProtocol):
         out = _duplicate(self.transport)
         try:
             sending = Sending(out, file, offset, count)
+            pace = Pace(self.idle_s)
             while not cycle.disconnected:
                 turn = await in_thread(SENDERS, sending.turn)
                 if turn is Turn.DONE:
                     return True
                 if turn is Turn.STALLED:
                     COUNTERS.stalled += 1
-                    if not await writable(out, self.idle_s):
+                    began = time.monotonic()
+                    if not await writable(out, pace.left(sending.sent)):
                         break
+                    pace.waited(time.monotonic() - began)
         except ClientGone:
             pass
         finally:
@@ -495,6 +528,7 @@ class Intake:
 
     async def _receive(self, source: int, sink: Sink) -> int:
         receiving = Receiving(source, self._framing, sink)
+        pace = Pace(self._protocol.idle_s)
         while not self._cycle.disconnected:
             try:
                 turn = await in_thread(RECEIVERS, receiving.turn)
@@ -504,8 +538,10 @@ class Intake:
                 return receiving.total
             if turn is Turn.STALLED:
                 COUNTERS.stalled += 1
-                if not await readable(source, self._protocol.idle_s):
+                began = time.monotonic()
+                if not await readable(source, pace.left(receiving.total)):
                     raise ClientStalled(self._protocol.idle_s)
+                pace.waited(time.monotonic() - began)
         raise ClientGone
 
     def _give_up(self, error: BaseException) -> None:

@@ -57,10 +57,15 @@ class Sending:
     def __init__(self, out: int, file: int, offset: int, count: int) -> None:
         self._out = out
         self._file = file
-        self._offset = offset
+        self._offset = self._start = offset
         self._stop = offset + count
         self._patience = PATIENCE_S
         _limit_unsent(out)
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the range that the kernel has taken."""
+        return self._offset - self._start
 
     def turn(self) -> Turn:
         """Send a slice. Raises: ClientGone; OSError if the file ends early or cannot be read."""

@@ -62,3 +62,17 @@ async def test_a_silent_client_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ClientStalled):
         await receive_into({}, messages([b"one"], "silence"), sink)
     assert sink.pieces == [b"one"]
+
+
+async def test_attack_a_dribble_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extensions, "IDLE_S", 0.2)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"a", "more_body": True}
+
+    sink = Pieces()
+    with pytest.raises(ClientStalled):
+        async with asyncio.timeout(10):
+            await receive_into({}, receive, sink)
+    assert 1 <= len(b"".join(sink.pieces)) < 100

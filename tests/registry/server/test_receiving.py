@@ -246,3 +246,21 @@ def test_an_endless_head_is_refused(fast_server: Running) -> None:
             pass
         else:
             pytest.fail("the server took 6 MB of head")
+
+
+def test_attack_a_dribbled_upload_is_given_up(fast_server: Running) -> None:
+    """A byte now and then keeps no upload, and no lock on it, for ever."""
+    ended = len(fast_server.toy.ended)
+    with fast_server.connect() as client:
+        client.send(b"PATCH /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n")
+        for _ in range(100):
+            try:
+                client.send(b"a")
+            except ConnectionError:
+                break
+            if len(fast_server.toy.ended) > ended:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("a hundred bytes kept the upload for ten seconds")
+        assert wait_for_end(fast_server, ended).startswith("ClientStalled")

@@ -7,11 +7,13 @@ import socket
 import struct
 import threading
 import time
+from typing import Literal
 
 import pytest
 
 from registry.server.protocol import COUNTERS, IN_LOOP_COUNT
-from tests.registry.server.toy import Running
+from registry.server.run import ServerOptions
+from tests.registry.server.toy import Running, running
 
 RANGES = [
     ("the first byte", 0, 1),
@@ -109,6 +111,20 @@ def test_a_stalled_client_is_given_up(fast_server: Running) -> None:
         while len(fast_server.toy.ended) == ended and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(fast_server.toy.ended) == ended + 1
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_attack_a_client_that_never_reads_is_given_up_without_fast_paths(
+    file: str, loop: Literal["asyncio", "uvloop"]
+) -> None:
+    """As with TLS: bytes wait in the transport, also of a connection that is being closed."""
+    options = ServerOptions(loop=loop, fast_paths=False, idle_s=1, graceful_s=1)
+    with running(file, options) as server, server.connect(receive_buffer=4096) as client:
+        client.send(b"GET /blob HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while not server.toy.ended and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert server.toy.ended
 
 
 def test_broken_connections_leak_no_descriptor(server: Running) -> None:
