@@ -30,6 +30,7 @@ from registry.auth.refresh import RefreshTokens
 from registry.auth.tokens import open_token_service
 from registry.content.blobs import Blobs
 from registry.content.uploads import BlobUploads
+from registry.errors import RegistryError
 from registry.metadata.base import Metadata
 from registry.metadata.database import open_metadata
 from registry.metadata.transaction import Terms
@@ -42,7 +43,7 @@ from registry.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from registry.server.immediate import Answer, Client
     from registry.settings import Settings
@@ -65,7 +66,22 @@ class Application:
         self._opened = opened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            send = self._without_traceback(send)
         await self._wrapped(scope, receive, send)
+
+    @property
+    def failure(self) -> RegistryError | None:
+        """Why the start failed, in words for the operator; None for a bug, which is logged."""
+        return self._opened.failure
+
+    def _without_traceback(self, send: Send) -> Send:
+        async def forward(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self.failure is not None:
+                message = {"type": message["type"]}
+            await send(message)
+
+        return forward
 
     def drain(self) -> None:
         """From now on `/readyz` says that the server stops."""
@@ -90,7 +106,14 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        async with open_services(settings, observer, worker) as services:
+        async with AsyncExitStack() as stack:
+            try:
+                services = await stack.enter_async_context(
+                    open_services(settings, observer, worker)
+                )
+            except RegistryError as error:
+                opened.failure = error
+                raise
             opened.services = services
             opened.immediate = Immediate(
                 services, address=None if proxies is None else proxies.address

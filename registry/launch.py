@@ -122,7 +122,9 @@ def _serve(
             sockets=sockets,
             on_stopping=stopping,
         )
-    except SystemExit as stopped:  # uvicorn's way to say that the start failed; the log says why
+    except SystemExit as stopped:  # uvicorn's way to say that the start failed
+        if application.failure is not None:
+            raise application.failure from None
         return 1 if stopped.code else 0
     return 0
 

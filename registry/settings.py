@@ -35,7 +35,8 @@ class Settings:
     service: our name in tokens and challenges.
     token_lifetime_s: how long an access token lasts; at least 60, clients assume that much.
     login_failures: wrong passwords for one account from one address that have no consequence; each
-        further one doubles the time until the next is looked at, up to five minutes. 0: never.
+        further one doubles the time until the next is looked at, up to five minutes; each
+        process counts for itself. 0: never.
     anonymous_requests_per_minute, account_requests_per_minute: how often an address without
         credentials, or an account, may ask before 429; each process counts for itself. 0: no limit.
     warning: a text for all who push and pull, such as "read-only from May 1st"; their clients show

@@ -131,3 +131,17 @@ def test_a_secret_from_a_file_is_the_secret(tmp_path: Path) -> None:
     assert "No such file" in problem.message
     [problem] = merge([Layer({"s3_access_key": [SECRET]})]).problems
     assert SECRET not in str(problem)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_for_metrics_that_is_none_ends_the_start_in_words(
+    tmp_path: Path, workers: str
+) -> None:
+    file = tmp_path / "pyreg.toml"
+    file.write_text(
+        f'[registry]\nroot = "{tmp_path}/data"\nport = 0\nmetrics_listen = "192.0.2.1:5001"\n'
+    )
+    done = config("serve", "--config", str(file), "--workers", workers)
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1:5001: " in done.stderr
+    assert "Traceback" not in done.stderr
