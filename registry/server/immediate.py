@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from registry.server.alert import HAS_ROOM, Alert
 from registry.server.counters import COUNTERS
 
 LOGGER = logging.getLogger("registry.server")
@@ -57,11 +58,14 @@ class ImmediateProtocol(HttpToolsProtocol):
 
     _answered = False
     _in_a_row = 0
+    _alert: Alert | None = None
     _idle_since: float | None = None
     _idle_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         self._in_a_row = 0
+        if self._alert is not None:
+            self._alert.requested()
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
@@ -115,6 +119,9 @@ class ImmediateProtocol(HttpToolsProtocol):
         limit, state = self.limit_concurrency, self.server_state
         return limit is not None and (len(state.connections) >= limit or len(state.tasks) >= limit)
 
+    def _is_alone(self) -> bool:
+        return len(self.connections) == 1 and not self.tasks and not self.transport.is_closing()
+
     def _write(self, answer: Answer, keep_alive: bool) -> None:
         state = self.server_state
         parts = [STATUS_LINE[answer.status]]
@@ -130,6 +137,10 @@ class ImmediateProtocol(HttpToolsProtocol):
         if not keep_alive:
             self.transport.close()
             return
+        if self._alert is None and HAS_ROOM:
+            self._alert = Alert(self.loop, self._is_alone)
+        if self._alert is not None:
+            self._alert.answered()
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
