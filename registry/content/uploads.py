@@ -24,7 +24,7 @@ from ocispec.distribution.scope import PUSH
 from registry.content.hashing import HashingSink, new_hasher
 from registry.content.retries import Placed, PlacedUploads, size_hashed
 from registry.content.session import RowProgress, Session, hash_blob, open_session
-from registry.errors import DigestMismatched, SizeMismatch, UploadUnknown
+from registry.errors import DigestMismatched, SizeMismatch, StaleGeneration, UploadUnknown
 from registry.metadata.base import Access, BlobRecord, Metadata, UploadRecord
 from registry.server.errors import BodyTooLarge, ClientGone, ClientStalled, MalformedBody
 from registry.server.extensions import Sink
@@ -131,9 +131,9 @@ class BlobUploads:
             return blob
         found, key, total = ended
         if found is None and key is not None:
-            found = await self._prove(key, digest)
+            found = await self._prove(record.id, key, digest)
         if found != digest or key is None:
-            await self.cancel(access, upload)
+            await self._refuse(access, record.id, key)
             raise DigestMismatched(expected=digest, found=found)
         placed = Placed(digest, total, key, generation)
         self._placed.add(record.id, placed)
@@ -141,14 +141,26 @@ class BlobUploads:
 
     async def _enter(self, access: Access, upload: str, placed: Placed) -> BlobRecord:
         """The last step: the rows."""
-        blob = await self._metadata.uploads.finish(
-            access,
-            upload,
-            placed.digest,
-            placed.size,
-            store_key=str(placed.key),
-            generation=placed.generation,
-        )
+        try:
+            blob = await self._metadata.uploads.finish(
+                access,
+                upload,
+                placed.digest,
+                placed.size,
+                store_key=str(placed.key),
+                generation=placed.generation,
+            )
+        except StaleGeneration:
+            # These bytes are swept soon: no later request may go by them.
+            self._placed.remove(upload)
+            raise
+        except UploadUnknown:
+            # The same PUT, sent again before this one ended, may have been faster.
+            self._placed.remove(upload)
+            found = await self._metadata.hot.blob(access, placed.digest)
+            if found is None:
+                raise
+            return found
         self._placed.remove(upload)
         await self._settle(access, blob, placed.key)
         return blob
@@ -283,12 +295,25 @@ class BlobUploads:
         else:
             await in_thread(RECEIVERS, writer.close)
 
-    async def _prove(self, key: StoreKey, digest: Digest) -> Digest:
-        """The digest of bytes that could not be hashed before; wrong ones are removed."""
-        found = await in_thread(SENDERS, hash_blob, self._storage, key, digest.algorithm)
-        if found != digest:
+    async def _prove(self, upload: str, key: StoreKey, digest: Digest) -> Digest:
+        """The digest of bytes that could not be hashed before."""
+        try:
+            return await in_thread(SENDERS, hash_blob, self._storage, key, digest.algorithm)
+        except BlobMissing:
+            raise UploadUnknown(upload) from None  # refused meanwhile, for another request
+
+    async def _refuse(self, access: Access, upload: str, key: StoreKey | None) -> None:
+        """End an upload of wrong bytes, and drop them where they are: under `key`, if it is given.
+
+        The row goes first. Another request may have found the same bytes right, for another
+        digest; then the row is gone already and the bytes are a blob's.
+        """
+        try:
+            await self.cancel(access, upload)
+        except UploadUnknown:
+            return
+        if key is not None:
             await in_thread(RECEIVERS, self._storage.remove, key)
-        return found
 
     async def _settle(self, access: Access, blob: BlobRecord, key: StoreKey) -> None:
         """If somebody stored the same blob before, under another name, one of the two is too many.

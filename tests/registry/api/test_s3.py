@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from ocispec.digest import Digest
-from registry.content import hashing
+from registry.content import hashing, session, uploads
 from registry.errors import DatabaseBusy
 from registry.metadata.uploads import SqlUploads
 from tests.builders.faulty import FOR_EVER, Fault, FaultyProxy, faulty_proxy
@@ -218,6 +218,30 @@ async def test_a_final_put_whose_row_failed_is_repeated(
     done = await alice.put(sent.headers["location"], params={"digest": digest})
     assert done.status_code == 201
     assert (await alice.get(f"/v2/team/app/blobs/{digest}")).content == data
+
+
+async def test_attack_a_wrong_digest_does_not_take_away_the_bytes_of_a_right_one(
+    alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two last PUTs of one upload: while the wrong one is being hashed the right one succeeds."""
+    data = os.urandom(20 * MIB)
+    right, wrong = str(Digest.of(data)), str(Digest.of(b"other", "sha512"))
+    begun = await alice.post(UPLOADS)
+    sent = await alice.patch(begun.headers["location"], content=data)
+    loop = asyncio.get_running_loop()
+    hash_blob = session.hash_blob
+
+    def while_another_finishes(*args: Any) -> Digest:
+        found = hash_blob(*args)
+        put = alice.put(sent.headers["location"], params={"digest": right})
+        done = asyncio.run_coroutine_threadsafe(put, loop).result(60)
+        assert done.status_code == 201
+        return found
+
+    monkeypatch.setattr(uploads, "hash_blob", while_another_finishes)
+    refused = await alice.put(sent.headers["location"], params={"digest": wrong})
+    assert refused.status_code == 400
+    assert (await alice.get(f"/v2/team/app/blobs/{right}")).content == data
 
 
 async def test_the_same_blob_again_leaves_one_object(

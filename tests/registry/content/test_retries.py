@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from ocispec.digest import Digest
 from ocispec.distribution.name import RepositoryName
 from registry.content.retries import Placed, PlacedUploads, size_hashed
 from registry.content.uploads import SMALL, BlobUploads
-from registry.errors import DatabaseFailed, RegistryError
+from registry.errors import DatabaseFailed, RegistryError, StaleGeneration
 from registry.metadata.base import PULL, PUSH, Access, Metadata
 from registry.metadata.database import open_metadata
 from registry.storage.base import StoreKey
@@ -99,6 +101,45 @@ async def test_bytes_that_were_swept_meanwhile_are_not_promised(
     assert storage.remove(StoreKey(Digest.of(LARGE)))
     with pytest.raises(UploadUnknown):
         await uploads.finish(ALICE, upload, Digest.of(LARGE), None, start=None, size=None)
+
+
+async def test_the_slower_of_two_equal_puts_succeeds_too(
+    tmp_path: Path, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that gave up waiting and asks again, while the first request is still at work."""
+    uploads = BlobUploads(metadata, DiskStorage(str(tmp_path)), max_blob_bytes=1 << 30)
+    upload = (await uploads.begin(ALICE)).id
+    await uploads.append(ALICE, upload, body(LARGE), start=0, size=None)
+    finish = type(metadata.uploads).finish
+
+    async def after_the_other(*args: Any, **named: Any) -> Any:
+        await finish(*args, **named)
+        return await finish(*args, **named)
+
+    monkeypatch.setattr(type(metadata.uploads), "finish", after_the_other)
+    blob = await uploads.finish(ALICE, upload, Digest.of(LARGE), None, start=None, size=None)
+    assert blob.digest == Digest.of(LARGE)
+
+
+async def test_bytes_of_an_old_generation_are_not_offered_for_ever(
+    tmp_path: Path, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placed, then the digest was doomed: one 503, then the client is told to begin anew."""
+    storage = DiskStorage(str(tmp_path))
+    digest = Digest.of(LARGE)
+    uploads, upload = await fail_after_placing(metadata, storage, monkeypatch, LARGE)
+    await metadata.blobs.add(BOB, digest, len(LARGE), store_key="blobs/x", generation=0)
+    with closing(sqlite3.connect(tmp_path / "metadata.db")) as database:
+        database.execute("DELETE FROM repository_blob")
+        database.execute("UPDATE blob SET state = 'doomed', generation = 1")
+        database.commit()
+    with pytest.raises(StaleGeneration):
+        await uploads.finish(ALICE, upload, digest, None, start=None, size=None)
+    with pytest.raises(UploadUnknown):
+        await uploads.finish(ALICE, upload, digest, None, start=None, size=None)
+    anew = (await uploads.begin(ALICE)).id
+    blob = await uploads.finish(ALICE, anew, digest, body(LARGE), start=0, size=None)
+    assert blob.store_key == str(StoreKey(digest, 1))
 
 
 async def test_a_broken_saved_hash_proves_nothing(
