@@ -106,12 +106,13 @@ class PostgresDatabase:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the metadata is closed")
-            future = threads.submit(self._persist, work)
+            # Patience begins now: waiting for a thread is waiting, too.
+            until = time.monotonic() + self._patience_s
+            future = threads.submit(self._persist, work, until)
         return await asyncio.wrap_future(future)
 
-    def _persist(self, work: Callable[[], T]) -> T:
+    def _persist(self, work: Callable[[], T], until: float) -> T:
         """Do the work until it succeeds, fails for good, or patience ends."""
-        until = time.monotonic() + self._patience_s
         pause = 0.005
         overtaken = 0
         while True:

@@ -8,6 +8,7 @@ that one that fails takes nothing else with it.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from registry.metadata.failures import is_busy, translate
 from registry.metadata.transaction import Terms, Transaction
 
 T = TypeVar("T")
+
+log = logging.getLogger("pyreg.registry")
 
 # Bounds how long the first of a group waits for the rest.
 _GROUP = 32
@@ -88,7 +91,7 @@ class Writer:
         try:
             outcomes = self._transact(group)
         except Exception as error:
-            self._connection.rollback()
+            self._roll_back()
             failure = translate(error, waited_s=self._busy_s * _BUSY_ROUNDS)
             if failure is not error:
                 failure.__cause__ = error
@@ -100,6 +103,15 @@ class Writer:
                 job.future.set_result(result)
             else:
                 job.future.set_exception(problem)
+
+    def _roll_back(self) -> None:
+        """Leave no transaction behind, whatever happens: this thread serves all writes."""
+        try:
+            self._connection.rollback()
+        except Exception as error:
+            log.warning("the database cannot roll back, it is opened anew: %s", error)
+            self._connection.invalidate()
+            self._connection.rollback()  # of what is gone: lets go of it
 
     def _transact(self, group: list[_Job]) -> list[tuple[Any, Exception | None]]:
         self._begin()

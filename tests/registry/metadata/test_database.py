@@ -228,3 +228,30 @@ async def test_closing_finishes_what_was_begun_and_is_harmless_twice(path):
     metadata.close()
     with pytest.raises(RuntimeError, match="closed"):
         await database.write(lambda tx: None)
+
+
+async def test_writes_go_on_after_a_roll_back_that_failed(path, monkeypatch):
+    """A disk that fails at the worst moment must not end the thread that all writes need."""
+    database = Database(path, clock=Clock(), terms=Terms())
+    connection = database._writer._connection
+    roll_back = connection.rollback
+
+    def fail_once() -> None:
+        monkeypatch.setattr(connection, "rollback", roll_back)
+        raise OSError("input/output error")
+
+    def broken(tx: Transaction) -> None:
+        raise NameUnknown("team/app")
+
+    try:
+        monkeypatch.setattr(connection, "rollback", fail_once)
+        with pytest.raises(NameUnknown):
+            await database.write(broken)
+
+        def step(tx: Transaction) -> int:
+            tx.connection.execute(text("INSERT INTO repository(name, created_at) VALUES('x', 1)"))
+            return int(tx.connection.execute(text("SELECT count(*) FROM repository")).scalar_one())
+
+        assert await database.write(step) == 1
+    finally:
+        database.close()
