@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,11 @@ settings.register_profile(
     "deep", deadline=None, max_examples=5000, suppress_health_check=_QUIET, print_blob=True
 )
 settings.load_profile("fixed")
+
+# A shell without job control has what it puts in the background ignore SIGINT, and then every
+# program that a test interrupts would ignore it as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
