@@ -10,6 +10,7 @@ import bz2
 import gzip
 import lzma
 import zlib
+from io import BufferedReader, RawIOBase
 from typing import cast
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ GZIP_FORMAT = 16 + 15  # zlib's way to say: a gzip header around a window of 32 
 ZLIB_LEVEL = 3  # 2.5 times faster than the usual 6, for about 5 % more bytes
 ISAL_LEVEL = 2
 MAGIC_BYTES = 6
+CHUNK = 1 << 20
 
 
 def gzip_compressor() -> Compressor:
@@ -37,8 +39,13 @@ def gzip_compressor() -> Compressor:
     return made
 
 
-def inflated(file: IO[bytes], magic: bytes) -> IO[bytes]:
-    """A reader of the plain content; `magic` is how the file begins. Unknown means plain."""
+def inflated(file: IO[bytes]) -> IO[bytes]:
+    """A reader of the plain content of gzip, bzip2 and xz; anything else is plain already.
+
+    `file` need not be seekable: how it begins is read once.
+    """
+    magic = file.read(MAGIC_BYTES)
+    file = cast("IO[bytes]", BufferedReader(_Prefixed(magic, file), CHUNK))
     if magic.startswith(b"\x1f\x8b"):
         try:
             from isal import igzip
@@ -50,3 +57,23 @@ def inflated(file: IO[bytes], magic: bytes) -> IO[bytes]:
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(file)
     return file
+
+
+class _Prefixed(RawIOBase):
+    """A file whose first bytes were read already: standard input cannot go back."""
+
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+        self._head = head
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        part = self._head[: len(buffer)]
+        if part:
+            self._head = self._head[len(part) :]
+        else:
+            part = self._file.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)

@@ -18,14 +18,13 @@ from __future__ import annotations
 import posixpath
 import tarfile
 import zlib
-from io import BufferedReader, RawIOBase
+from io import RawIOBase
 from typing import cast
 
 from client.deflate import MAGIC_BYTES, inflated
 from client.errors import ContentMismatch, LocalStoreError, RefusedContent
 from client.localimage import MAX_CONFIG_BYTES, read_blob
 from client.pull import MAX_LAYERS, MAX_NESTING
-from client.rootfs import _Prefixed
 from client.save import IMAGE_NAME, REF_NAME
 from ocispec.descriptor import Descriptor
 from ocispec.digest import Digest
@@ -134,11 +133,7 @@ class _Archive:
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, file: IO[bytes], on_bytes: Callable[[int], None] | None) -> None:
-        head = file.read(MAGIC_BYTES)
-        plain = inflated(
-            BufferedReader(_Prefixed(head, cast("IO[bytes]", _Counted(file, on_bytes))), CHUNK),
-            head,
-        )
+        plain = inflated(cast("IO[bytes]", _Counted(file, on_bytes)))
         try:
             with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as archive:
                 for number, member in enumerate(archive):

@@ -7,10 +7,9 @@ for the digest. Nothing in it is looked at beyond being a tar; unpacking checks 
 from __future__ import annotations
 
 import zlib
-from io import BufferedReader, RawIOBase
 
 from client.changes import Settings, apply
-from client.deflate import MAGIC_BYTES, gzip_compressor, inflated
+from client.deflate import gzip_compressor, inflated
 from client.errors import LocalStoreError
 from ocispec.descriptor import Descriptor
 from ocispec.digest import Digest, new_hasher
@@ -82,8 +81,7 @@ def import_rootfs(
 
 
 def _store_layer(file: IO[bytes], store: LocalStore, source: str) -> tuple[Descriptor, Digest]:
-    head = file.read(MAGIC_BYTES)
-    plain = inflated(BufferedReader(_Prefixed(head, file), CHUNK), head)
+    plain = inflated(file)
     hasher = new_hasher("sha256")
     compressor = gzip_compressor()
     size = 0
@@ -126,23 +124,3 @@ def _check_tar(chunk: bytes, source: str) -> None:
             f"{source} is not a tar archive",
             hint="make one with: tar -C ROOT -c . (gzip, bzip2 and xz are read too)",
         )
-
-
-class _Prefixed(RawIOBase):
-    """A file whose first bytes were read already: standard input cannot go back."""
-
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head = head
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        part = self._head[: len(buffer)]
-        if part:
-            self._head = self._head[len(part) :]
-        else:
-            part = self._file.read(len(buffer))
-        buffer[: len(part)] = part
-        return len(part)

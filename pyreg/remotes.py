@@ -47,6 +47,13 @@ def reference(env: Environment, text: str) -> Reference:
     return Reference.parse(text, default_registry=env.default_registry)
 
 
+def familiar(name: str, default_registry: str) -> str:
+    """A full name as a person writes it: without the default registry."""
+    from ocispec.distribution.reference import Reference
+
+    return Reference.parse(name, default_registry=default_registry).familiar(default_registry)
+
+
 class Remotes:
     """The registries one command talks to. A context manager: leaving closes every connection.
 

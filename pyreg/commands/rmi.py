@@ -29,7 +29,7 @@ COMMAND = Command(
 def run(options: Options, context: Context) -> int:
     from client.errors import ImageNotFound, LocalStoreError
     from ocispec.errors import SpecError
-    from pyreg.remotes import local_store
+    from pyreg.remotes import familiar, local_store
 
     console, env = context.console, context.environment
     store = local_store(env)
@@ -46,7 +46,7 @@ def run(options: Options, context: Context) -> int:
                 status = 1
             continue
         for name in done.untagged:
-            console.out(f"Untagged: {_familiar(name, env.default_registry)}")
+            console.out(f"Untagged: {familiar(name, env.default_registry)}")
         if done.image is not None:
             console.out(f"Deleted: {done.image.id}")
             for digest in done.deleted:
@@ -126,9 +126,3 @@ def _remove_layers(diff_ids: tuple[Digest, ...], store: LocalStore, context: Con
             layers.remove(diff_id, used=used)
         except LayerInUse:
             continue  # it goes with its last container or image
-
-
-def _familiar(name: str, default_registry: str) -> str:
-    from ocispec.distribution.reference import Reference
-
-    return Reference.parse(name, default_registry=default_registry).familiar(default_registry)

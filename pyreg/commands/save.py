@@ -81,6 +81,7 @@ def wanted_images(
     from client.save import SavedImage
     from ocispec.distribution.reference import Reference
     from ocispec.errors import SpecError
+    from pyreg.remotes import familiar
 
     found: dict[str, tuple[LocalImage, list[str]]] = {}
     for word in words:
@@ -102,7 +103,7 @@ def wanted_images(
         full = "" if reference is None else str(reference.with_default_tag())
         _add(found, image, [full] if full in image.names and "@" not in full else [])
     return tuple(
-        SavedImage(image, tuple(_familiar(name, default_registry) for name in names))
+        SavedImage(image, tuple(familiar(name, default_registry) for name in names))
         for image, names in found.values()
     )
 
@@ -113,9 +114,3 @@ def _add(
     key = str(image.descriptor.digest)
     known = found.setdefault(key, (image, []))[1]
     known += [name for name in names if name not in known]
-
-
-def _familiar(name: str, default_registry: str) -> str:
-    from ocispec.distribution.reference import Reference
-
-    return Reference.parse(name, default_registry=default_registry).familiar(default_registry)

@@ -7,9 +7,13 @@ round is dropped, and every second round goes in reverse order.
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from tests.builders.servers import ROOT
+from tests.builders.tools import find_tool
 
 Measure = Callable[[int], float]  # round number → figure; round 0 is the warm-up
 
@@ -105,3 +109,16 @@ def summary(rows: Sequence[Row]) -> str:
                 f"| {target} |"
             )
     return "\n".join(lines)
+
+
+def compiled(name: str) -> str:
+    """The C client `name`.c beside this file, built once; empty without a compiler."""
+    compiler = find_tool("cc") or find_tool("gcc")
+    source, program = ROOT / f"tests/benchmarks/{name}.c", ROOT / f"build/bench/{name}"
+    if not compiler:
+        return ""
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        words = [compiler, "-O2", "-D_GNU_SOURCE", "-Wall", "-pthread"]
+        subprocess.run([*words, "-o", str(program), str(source)], check=True)
+    return str(program)

@@ -14,9 +14,7 @@ from tests.benchmarks.distribution import (
     Target,
     digest_of,
 )
-from tests.benchmarks.harness import Row, contest
-from tests.builders.servers import ROOT
-from tests.builders.tools import find_tool
+from tests.benchmarks.harness import Row, compiled, contest
 
 LAYERS = 3
 LAYER = 1 << 20
@@ -24,20 +22,6 @@ AT_ONCE = 4
 #: How clients push a blob; see `push.c`.
 SHAPES = {"docker": "HEAD POST PATCH PUT", "containerd": "HEAD POST PUT"}
 REPOSITORY = "bench/push"
-
-
-def build_push() -> str:
-    """The pushing client, compiled once; empty without a compiler."""
-    compiler = find_tool("cc") or find_tool("gcc")
-    source = ROOT / "tests/benchmarks/push.c"
-    program = ROOT / "build/bench/push"
-    if not compiler:
-        return ""
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        words = [compiler, "-O2", "-D_GNU_SOURCE", "-Wall", "-pthread"]
-        subprocess.run([*words, "-o", str(program), str(source)], check=True)
-    return str(program)
 
 
 def plan(target: Target, tail: bytes, images: int) -> bytes:
@@ -83,7 +67,7 @@ def push_images(
 
 def run_pushes(targets: list[Target], rounds: int, images: int) -> list[Row]:
     """Images a second of every target, for both shapes of a push."""
-    client = build_push()
+    client = compiled("push")
     if not client:
         print("no C compiler (apt-get install gcc libc6-dev): pushes of small images not measured")
         return []

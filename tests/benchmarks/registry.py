@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tests.benchmarks.distribution import OCI_MANIFEST, Target, bearer, digest_of
-from tests.benchmarks.harness import Row, contest
+from tests.benchmarks.harness import Row, compiled, contest
 from tests.benchmarks.pushes import REPOSITORY as PUSHED
 from tests.benchmarks.pushes import run_pushes
 from tests.benchmarks.transfers import (
@@ -19,32 +19,17 @@ from tests.benchmarks.transfers import (
     THEIRS,
     UPLOADS,
     Place,
-    build_fetch,
     run_downloads,
     run_idle,
     run_latency,
     run_memory,
     run_uploads,
 )
-from tests.builders.servers import ROOT, Server, start_docker_registry, start_nginx, start_pyreg
+from tests.builders.servers import Server, start_docker_registry, start_nginx, start_pyreg
 from tests.builders.tools import find_tool
 
 REPOSITORY = "bench/image"
 GROUPS = ("small", "get", "put", "patch", "push", "latency", "memory")
-
-
-def build_load() -> str:
-    """The C load client, compiled once; empty without a compiler."""
-    compiler = find_tool("cc") or find_tool("gcc")
-    source = ROOT / "tests/benchmarks/load.c"
-    program = ROOT / "build/bench/load"
-    if not compiler:
-        return ""
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        words = [compiler, "-O2", "-D_GNU_SOURCE", "-Wall", "-o", str(program), str(source)]
-        subprocess.run(words, check=True)
-    return str(program)
 
 
 def small_requests(
@@ -64,7 +49,7 @@ def small_requests(
 
 def run(root: Path, rounds: int, *, quick: bool, only: Collection[str] = GROUPS) -> list[Row]:
     """The contests of the registry; servers' data below `root`."""
-    load, fetch = build_load(), build_fetch()
+    load, fetch = compiled("load"), compiled("fetch")
     if not load:
         print("no C compiler (apt-get install gcc libc6-dev): only uploads are measured")
         only = {"put", "patch"} & set(only)

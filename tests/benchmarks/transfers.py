@@ -21,8 +21,7 @@ from pathlib import Path
 
 from tests.benchmarks.distribution import Target
 from tests.benchmarks.harness import Measure, Row, contest, print_row
-from tests.builders.servers import ROOT, Server
-from tests.builders.tools import find_tool
+from tests.builders.servers import Server
 
 MIB = 1 << 20
 BLOB = 256 * MIB
@@ -65,20 +64,6 @@ class Content:
         end, digest = self.fresh()
         call = target.put_blob if how == "put" else target.patch_blob
         return lambda: call(UPLOADS, self.body, digest, end)
-
-
-def build_fetch() -> str:
-    """The downloading client, compiled once; empty without a compiler."""
-    compiler = find_tool("cc") or find_tool("gcc")
-    source = ROOT / "tests/benchmarks/fetch.c"
-    program = ROOT / "build/bench/fetch"
-    if not compiler:
-        return ""
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        words = [compiler, "-O2", "-D_GNU_SOURCE", "-Wall", "-pthread"]
-        subprocess.run([*words, "-o", str(program), str(source)], check=True)
-    return str(program)
 
 
 def run_downloads(
