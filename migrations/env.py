@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
-from registry.metadata.tables import schema
+from registry.metadata.schema import schema
 
 
 def _run(connection: Connection) -> None:

@@ -25,48 +25,18 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
-    Text,
     UniqueConstraint,
 )
-from sqlalchemy.types import TypeEngine
 
-schema = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    }
-)
-
-
-def _text() -> TypeEngine[str]:
-    return Text().with_variant(Text(collation="C"), "postgresql")
-
-
-def _id() -> TypeEngine[int]:
-    # SQLite numbers rows by itself only for a primary key of type INTEGER.
-    return BigInteger().with_variant(Integer(), "sqlite")
-
-
-def _time(name: str, *, nullable: bool = False) -> Column[int]:
-    return Column(name, BigInteger, nullable=nullable)
-
-
-def _repository() -> Column[int]:
-    return Column(
-        "repository_id", _id(), ForeignKey("repository.id", ondelete="CASCADE"), nullable=False
-    )
-
+from registry.metadata.columns import id_type, repository_column, schema, text_type, time_column
 
 repository = Table(
     "repository",
     schema,
-    Column("id", _id(), primary_key=True),
-    Column("name", _text(), nullable=False),
-    _time("created_at"),
+    Column("id", id_type(), primary_key=True),
+    Column("name", text_type(), nullable=False),
+    time_column("created_at"),
     UniqueConstraint("name"),
     sqlite_autoincrement=True,
 )
@@ -76,15 +46,15 @@ repository = Table(
 blob = Table(
     "blob",
     schema,
-    Column("digest", _text(), primary_key=True),
+    Column("digest", text_type(), primary_key=True),
     Column("size", BigInteger, nullable=False),
-    Column("state", _text(), nullable=False),
+    Column("state", text_type(), nullable=False),
     Column("generation", BigInteger, nullable=False),
-    Column("store_key", _text(), nullable=False),
-    _time("created_at"),
-    _time("unreferenced_since", nullable=True),
-    _time("lease_until"),
-    _time("verified_at", nullable=True),
+    Column("store_key", text_type(), nullable=False),
+    time_column("created_at"),
+    time_column("unreferenced_since", nullable=True),
+    time_column("lease_until"),
+    time_column("verified_at", nullable=True),
     CheckConstraint("state IN ('live', 'doomed')", name="ck_blob_state"),
     CheckConstraint("size >= 0", name="ck_blob_size"),
     sqlite_with_rowid=False,
@@ -94,10 +64,13 @@ repository_blob = Table(
     "repository_blob",
     schema,
     Column(
-        "repository_id", _id(), ForeignKey("repository.id", ondelete="CASCADE"), primary_key=True
+        "repository_id",
+        id_type(),
+        ForeignKey("repository.id", ondelete="CASCADE"),
+        primary_key=True,
     ),
-    Column("digest", _text(), ForeignKey("blob.digest"), primary_key=True),
-    _time("linked_at"),
+    Column("digest", text_type(), ForeignKey("blob.digest"), primary_key=True),
+    time_column("linked_at"),
     Index(None, "digest"),
     sqlite_with_rowid=False,
 )
@@ -105,21 +78,21 @@ repository_blob = Table(
 manifest = Table(
     "manifest",
     schema,
-    Column("id", _id(), primary_key=True),
-    _repository(),
-    Column("digest", _text(), nullable=False),
-    Column("media_type", _text(), nullable=False),
+    Column("id", id_type(), primary_key=True),
+    repository_column(),
+    Column("digest", text_type(), nullable=False),
+    Column("media_type", text_type(), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("subject_digest", _text()),
-    Column("artifact_type", _text(), nullable=False),
-    Column("config_media_type", _text(), nullable=False),
-    Column("actor", _text(), nullable=False),
-    _time("pushed_at"),
-    _time("pulled_at", nullable=True),
+    Column("subject_digest", text_type()),
+    Column("artifact_type", text_type(), nullable=False),
+    Column("config_media_type", text_type(), nullable=False),
+    Column("actor", text_type(), nullable=False),
+    time_column("pushed_at"),
+    time_column("pulled_at", nullable=True),
     # Late: SQLite reads a row from the left, and many questions end before the bytes.
     Column("raw", LargeBinary, nullable=False),
     # A JSON object of text to text, apart from `raw` because listings of referrers show it.
-    Column("annotations", _text(), nullable=False),
+    Column("annotations", text_type(), nullable=False),
     UniqueConstraint("repository_id", "digest"),
     Index(None, "repository_id", "subject_digest", "digest"),
     sqlite_autoincrement=True,
@@ -130,10 +103,12 @@ manifest = Table(
 manifest_blob = Table(
     "manifest_blob",
     schema,
-    Column("manifest_id", _id(), ForeignKey("manifest.id", ondelete="CASCADE"), primary_key=True),
-    Column("digest", _text(), primary_key=True),
-    Column("role", _text(), primary_key=True),
-    Column("repository_id", _id(), nullable=False),
+    Column(
+        "manifest_id", id_type(), ForeignKey("manifest.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("digest", text_type(), primary_key=True),
+    Column("role", text_type(), primary_key=True),
+    Column("repository_id", id_type(), nullable=False),
     ForeignKeyConstraint(
         ["repository_id", "digest"], ["repository_blob.repository_id", "repository_blob.digest"]
     ),
@@ -145,9 +120,9 @@ manifest_blob = Table(
 manifest_child = Table(
     "manifest_child",
     schema,
-    Column("parent_id", _id(), ForeignKey("manifest.id", ondelete="CASCADE"), primary_key=True),
-    Column("child_digest", _text(), primary_key=True),
-    Column("repository_id", _id(), nullable=False),
+    Column("parent_id", id_type(), ForeignKey("manifest.id", ondelete="CASCADE"), primary_key=True),
+    Column("child_digest", text_type(), primary_key=True),
+    Column("repository_id", id_type(), nullable=False),
     Index(None, "repository_id", "child_digest"),
     sqlite_with_rowid=False,
 )
@@ -156,11 +131,14 @@ tag = Table(
     "tag",
     schema,
     Column(
-        "repository_id", _id(), ForeignKey("repository.id", ondelete="CASCADE"), primary_key=True
+        "repository_id",
+        id_type(),
+        ForeignKey("repository.id", ondelete="CASCADE"),
+        primary_key=True,
     ),
-    Column("name", _text(), primary_key=True),
-    Column("manifest_id", _id(), ForeignKey("manifest.id"), nullable=False),
-    _time("updated_at"),
+    Column("name", text_type(), primary_key=True),
+    Column("manifest_id", id_type(), ForeignKey("manifest.id"), nullable=False),
+    time_column("updated_at"),
     Index(None, "manifest_id"),
     sqlite_with_rowid=False,
 )
@@ -168,13 +146,13 @@ tag = Table(
 tag_history = Table(
     "tag_history",
     schema,
-    Column("id", _id(), primary_key=True),
-    _repository(),
-    Column("name", _text(), nullable=False),
-    Column("old_digest", _text()),
-    Column("new_digest", _text()),
-    Column("actor", _text(), nullable=False),
-    _time("at"),
+    Column("id", id_type(), primary_key=True),
+    repository_column(),
+    Column("name", text_type(), nullable=False),
+    Column("old_digest", text_type()),
+    Column("new_digest", text_type()),
+    Column("actor", text_type(), nullable=False),
+    time_column("at"),
     Index(None, "repository_id", "name", "id"),
     sqlite_autoincrement=True,
 )
@@ -182,15 +160,15 @@ tag_history = Table(
 upload = Table(
     "upload",
     schema,
-    Column("id", _text(), primary_key=True),
-    _repository(),
-    Column("subject", _text(), nullable=False),
+    Column("id", text_type(), primary_key=True),
+    repository_column(),
+    Column("subject", text_type(), nullable=False),
     Column("offset", BigInteger, nullable=False),
-    Column("algorithm", _text(), nullable=False),
+    Column("algorithm", text_type(), nullable=False),
     Column("hash_state", LargeBinary, nullable=False),
-    Column("store_state", _text(), nullable=False),
-    _time("created_at"),
-    _time("expires_at"),
+    Column("store_state", text_type(), nullable=False),
+    time_column("created_at"),
+    time_column("expires_at"),
     Index(None, "expires_at"),
     Index(None, "repository_id"),
     sqlite_with_rowid=False,
@@ -199,13 +177,13 @@ upload = Table(
 account = Table(
     "account",
     schema,
-    Column("id", _id(), primary_key=True),
-    Column("name", _text(), nullable=False),
-    Column("password_hash", _text(), nullable=False),
-    Column("role", _text(), nullable=False),
+    Column("id", id_type(), primary_key=True),
+    Column("name", text_type(), nullable=False),
+    Column("password_hash", text_type(), nullable=False),
+    Column("role", text_type(), nullable=False),
     Column("disabled", Boolean, nullable=False),
-    _time("created_at"),
-    _time("password_changed_at"),
+    time_column("created_at"),
+    time_column("password_changed_at"),
     UniqueConstraint("name"),
     CheckConstraint("role IN ('admin', 'writer', 'reader')", name="ck_account_role"),
     sqlite_autoincrement=True,
@@ -214,11 +192,11 @@ account = Table(
 refresh_token = Table(
     "refresh_token",
     schema,
-    Column("token_hash", _text(), primary_key=True),
-    Column("account_id", _id(), ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
-    Column("client_id", _text(), nullable=False),
-    _time("created_at"),
-    _time("expires_at"),
+    Column("token_hash", text_type(), primary_key=True),
+    Column("account_id", id_type(), ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("client_id", text_type(), nullable=False),
+    time_column("created_at"),
+    time_column("expires_at"),
     Index(None, "account_id"),
     sqlite_with_rowid=False,
 )
@@ -226,10 +204,10 @@ refresh_token = Table(
 signing_key = Table(
     "signing_key",
     schema,
-    Column("kid", _text(), primary_key=True),
-    Column("private_pem", _text(), nullable=False),
-    Column("state", _text(), nullable=False),
-    _time("created_at"),
+    Column("kid", text_type(), primary_key=True),
+    Column("private_pem", text_type(), nullable=False),
+    Column("state", text_type(), nullable=False),
+    time_column("created_at"),
     CheckConstraint("state IN ('current', 'previous')", name="ck_signing_key_state"),
 )
 
@@ -237,11 +215,11 @@ signing_key = Table(
 gc_queue = Table(
     "gc_queue",
     schema,
-    Column("kind", _text(), primary_key=True),
-    Column("repository_id", _id(), primary_key=True, autoincrement=False),
-    Column("key", _text(), primary_key=True),
-    _time("due_at"),
-    Column("event", _text(), nullable=False),
+    Column("kind", text_type(), primary_key=True),
+    Column("repository_id", id_type(), primary_key=True, autoincrement=False),
+    Column("key", text_type(), primary_key=True),
+    time_column("due_at"),
+    Column("event", text_type(), nullable=False),
     Column("tries", Integer, nullable=False),
     CheckConstraint("kind IN ('blob', 'manifest')", name="ck_gc_queue_kind"),
     Index(None, "due_at"),
@@ -251,21 +229,21 @@ gc_queue = Table(
 doomed_object = Table(
     "doomed_object",
     schema,
-    Column("store_key", _text(), primary_key=True),
+    Column("store_key", text_type(), primary_key=True),
     Column("size", BigInteger, nullable=False),
-    _time("doomed_at"),
+    time_column("doomed_at"),
     Index(None, "doomed_at"),
 )
 
 event = Table(
     "event",
     schema,
-    Column("id", _id(), primary_key=True),
-    Column("kind", _text(), nullable=False),
-    Column("repository", _text(), nullable=False),
-    Column("digest", _text(), nullable=False),
-    Column("tag", _text(), nullable=False),
-    Column("actor", _text(), nullable=False),
-    _time("at"),
+    Column("id", id_type(), primary_key=True),
+    Column("kind", text_type(), nullable=False),
+    Column("repository", text_type(), nullable=False),
+    Column("digest", text_type(), nullable=False),
+    Column("tag", text_type(), nullable=False),
+    Column("actor", text_type(), nullable=False),
+    time_column("at"),
     sqlite_autoincrement=True,
 )

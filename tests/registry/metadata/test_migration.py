@@ -19,7 +19,7 @@ import migrations
 from registry.errors import DatabaseTooNew, DatabaseUnusable
 from registry.metadata import migration
 from registry.metadata.database import open_metadata, prepare, sqlite_engine
-from registry.metadata.tables import schema
+from registry.metadata.schema import schema
 
 
 def schema_of(path: Path) -> set[tuple[str, str]]:

@@ -29,7 +29,7 @@ from registry.errors import (
 from registry.metadata.hotreads_postgres import PostgresHotReads
 from registry.metadata.location import Location
 from registry.metadata.postgres import prepare_postgres
-from registry.metadata.tables import schema
+from registry.metadata.schema import schema
 from registry.metadata.transaction import Transaction
 from tests.builders import postgres as builder
 from tests.builders.postgres import PASSWORD, PostgresServer, database_name, postgres_server

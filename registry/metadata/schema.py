@@ -1,0 +1,6 @@
+"""All tables of the registry, whichever module they are written in."""
+
+from __future__ import annotations
+
+from registry.metadata import tables as tables
+from registry.metadata.columns import schema as schema
