@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 from registry.metadata import tables as tables
+from registry.metadata import tables_search as tables_search
 from registry.metadata.columns import schema as schema
