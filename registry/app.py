@@ -21,6 +21,7 @@ from registry.api.middleware import Observing
 from registry.api.search import ping, search
 from registry.api.services import Services
 from registry.api.tokens import token_by_get, token_by_post
+from registry.api.v1.route import ApiRoute
 from registry.auth.guard import Guard
 from registry.auth.limits import LoginLimits, RequestLimits
 from registry.auth.login import Logins
@@ -131,6 +132,7 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
         [
             DistributionRoute(opened),
             PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened, "token"),
+            ApiRoute(opened),
             PlainRoute("/v1/search", {"GET": search, "HEAD": search}, opened, "search"),
             PlainRoute("/v1/_ping", {"GET": ping, "HEAD": ping}, opened, "search"),
             PlainRoute("/livez", {"GET": live, "HEAD": live}, opened, "health"),

@@ -46,6 +46,10 @@ class Query:
                 return value
         return None
 
+    def items(self) -> list[tuple[str, str]]:
+        """Every parameter, in order."""
+        return self._fields
+
     def all(self, name: str) -> list[str]:
         return [value for field, value in self._fields if field == name]
 

@@ -72,6 +72,9 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     # 405 as others answer it: the method is not possible on this blob as long as it is in use.
     (domain.BlobReferenced, _Answer(405, "DENIED")),
     (domain.Denied, _Answer(403, "DENIED")),
+    (domain.AccountUnknown, _Answer(404, "NAME_UNKNOWN")),
+    (domain.AccountExists, _Answer(409, "DENIED")),
+    (domain.AccountError, _Answer(400, "UNSUPPORTED")),
     (domain.StorageFull, _Answer(507, "UNAVAILABLE", CLOSE)),
     (domain.Unavailable, _Answer(503, "UNAVAILABLE", RETRY_AFTER)),
     (domain.DatabaseUnusable, _Answer(503, "UNAVAILABLE", RETRY_AFTER)),

@@ -31,7 +31,7 @@ from ocispec.distribution.name import RepositoryName
 from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scope, format_scopes
 from registry.auth.limits import RequestLimits
 from registry.auth.login import Logins, credential_of
-from registry.auth.policy import ANONYMOUS, CATALOG, REGISTRY, Policy, Subject
+from registry.auth.policy import ANONYMOUS, API, CATALOG, REGISTRY, Policy, Subject
 from registry.auth.tokens import TokenExpired, TokenService, VerifiedToken
 from registry.errors import Denied, Unauthenticated
 from registry.metadata.base import Access, Account
@@ -220,6 +220,51 @@ class Guard:
         if request.header(b"authorization") is None and self._policy.actions(ANONYMOUS, ""):
             return self._readable(Caller(ANONYMOUS))
         return await self.authorise_catalog(request, SEARCH)
+
+    async def authorise_api(self, request: Request, *, needs_login: bool) -> Caller:
+        """Who calls the administration API: somebody with a password, or with a token that says
+        so. One for repositories alone does not open it.
+
+        Raises: LoginRequired.
+        """
+
+        def wanted() -> Iterable[Scope]:
+            return (Scope(REGISTRY, API, frozenset({ANY})),)
+
+        caller = await self._identify(request, wanted)
+        if self._enabled and caller.subject == ANONYMOUS and needs_login:
+            raise LoginRequired("authentication required", self._challenge(request, wanted))
+        if caller.token is not None and ANY not in caller.token.actions(REGISTRY, API):
+            challenge = self._challenge(request, wanted, error="insufficient_scope")
+            raise LoginRequired("the token is not for the administration API", challenge)
+        self._limits.spend(caller.subject.name, request.client_address())
+        return caller
+
+    def administers(self, caller: Caller) -> bool:
+        """Whether the caller may do everything in the administration API."""
+        return not self._enabled or caller.subject.is_admin
+
+    def may(self, caller: Caller, action: str, name: str) -> bool:
+        """Whether the policy lets the account do this to a repository."""
+        return not self._enabled or action in self._policy.actions(caller.subject, name)
+
+    def access_of(
+        self, caller: Caller, name: RepositoryName, *, everything: bool = False
+    ) -> Access:
+        """The repository for a caller of the administration API, with what the policy says."""
+        if everything or not self._enabled:
+            return Access(name, caller.subject.name, _EVERYTHING)
+        return Access(name, caller.subject.name, self._policy.actions(caller.subject, name.text))
+
+    def denied(self, request: Request, caller: Caller, action: str, name: str) -> Exception:
+        """What to raise for a call that the policy does not allow: nobody logged in is asked to."""
+
+        def wanted() -> Iterable[Scope]:
+            return (Scope(REGISTRY, API, frozenset({ANY})),)
+
+        if caller.subject == ANONYMOUS:
+            return LoginRequired("authentication required", self._challenge(request, wanted))
+        return Denied(action, name)
 
     async def readable_by(self, request: Request) -> Callable[[str], bool]:
         """Which repositories the caller may mount from: by account, not by token. Clients ask for

@@ -29,9 +29,10 @@ ADMIN = "admin"
 WRITER = "writer"
 READER = "reader"
 
-# The one resource that is not a repository: the list of them.
+# The resources that are not repositories: the list of them, and the administration API.
 REGISTRY = "registry"
 CATALOG = "catalog"
+API = "api"
 
 _ROLE_ACTIONS = {
     ADMIN: frozenset({PULL, PUSH, DELETE}),
@@ -85,4 +86,6 @@ class Policy:
             return self.actions(subject, scope.name)
         if scope.type == REGISTRY and scope.name == CATALOG and self.may_list(subject):
             return frozenset({ANY})
+        if scope.type == REGISTRY and scope.name == API and subject != ANONYMOUS:
+            return frozenset({ANY})  # what it opens is the account's live policy
         return frozenset()

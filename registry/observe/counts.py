@@ -13,7 +13,7 @@ from bisect import bisect_left
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 #: What a request may be counted as, beside the kinds in `registry.api.routes`.
-_KINDS = "base blob uploads upload manifest tags referrers catalog token search health metrics"
+_KINDS = "base blob uploads upload manifest tags referrers catalog token search health metrics api"
 KINDS = frozenset(_KINDS.split())
 OTHER = "other"
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,12 @@
+"""All endpoints of the administration API: one line for each noun."""
+
+from __future__ import annotations
+
+from registry.api.v1 import about
+from registry.api.v1.table import Table
+
+TABLE = Table(
+    (
+        *about.ENDPOINTS,
+    )
+)  # fmt: skip
