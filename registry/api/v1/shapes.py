@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -71,7 +71,8 @@ def read(kind: type[T], value: object) -> T:
 def read_texts(kind: type[T], given: Mapping[str, str]) -> T:
     """A query's parameters as the dataclass `kind`, whose fields are simple. Raises: NotInShape."""
     typed: dict[str, object] = {}
-    for name, annotation in _hints(kind).items():
+    plain: type = kind
+    for name, annotation in _hints(plain).items():
         if name in given:
             typed[name] = _from_text(_plain(annotation), given[name])
     return read(kind, {**given, **typed})
@@ -161,7 +162,7 @@ def _object_schema(kind: type, components: dict[str, Any], closed: bool) -> dict
 
 
 @cache
-def _hints(kind: Hashable) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
