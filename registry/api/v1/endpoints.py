@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from registry.api.v1 import about
+from registry.api.v1 import about, users
 from registry.api.v1.table import Table
 
 TABLE = Table(
     (
         *about.ENDPOINTS,
+        *users.ENDPOINTS,
     )
 )  # fmt: skip
