@@ -38,6 +38,7 @@ from registry.metadata.transaction import Terms
 from registry.observe.counts import UPLOADS
 from registry.observe.monitoring import open_monitoring
 from registry.observe.requests import Observer
+from registry.search.indexer import Indexer
 from registry.storage.opening import open_storage
 from registry.worker import Worker
 
@@ -120,6 +121,9 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
                 services, address=None if proxies is None else proxies.address
             )
             chores = [asyncio.create_task(_reap_uploads(services))] if worker.is_first else []
+            if worker.is_first:
+                indexer = Indexer(services.metadata.search_index, services.storage)
+                chores.append(asyncio.create_task(indexer.run()))
             try:
                 yield
             finally:

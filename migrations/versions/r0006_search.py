@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("digest", _text(), nullable=False),
         sa.Column("manifest_id", sa.BigInteger(), nullable=False),
         sa.Column("terms", _text(), nullable=False),
+        sa.Column("description", _text(), nullable=False),
         sa.PrimaryKeyConstraint("repository_id", "digest", name="pk_search_manifest"),
         sqlite_with_rowid=False,
     )

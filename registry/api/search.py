@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from registry.api.catalog import MAX_TERM
 from registry.api.params import parse_page
 from registry.api.problems import Refusal
+from registry.metadata.search import Visible
+from registry.search.query import BadQuery, parse_query
 
 if TYPE_CHECKING:
     from registry.api.exchange import Exchange
 
 DEFAULT_RESULTS = 25
 MAX_RESULTS = 100
-
-# There are no further pages of a search. A tenth of a second, in a thread of its own.
-MAX_LOOKED_AT = 100_000
 
 
 async def ping(exchange: Exchange) -> None:
@@ -25,28 +24,28 @@ async def ping(exchange: Exchange) -> None:
 
 
 async def search(exchange: Exchange) -> None:
-    """Names that contain `q`, of the repositories that the caller may read."""
+    """What fits `q` (see `registry.search.query`) of the repositories that the caller may read."""
     services = exchange.services
     may_read = await services.guard.authorise_search(exchange)
-    term = (exchange.query.first("q") or "").strip().lower()
+    term = (exchange.query.first("q") or "").strip()
     if len(term) > MAX_TERM:
         raise Refusal(400, "UNSUPPORTED", f"q has at most {MAX_TERM} characters")
+    try:
+        query = parse_query(term)
+    except BadQuery as error:
+        raise Refusal(400, "UNSUPPORTED", str(error)) from error
     given = exchange.query.first("n")
     wanted = parse_page(exchange.query, MAX_RESULTS).size if given else DEFAULT_RESULTS
-
-    def wanted_name(name: str) -> bool:
-        return term in name and may_read(name)
-
-    page = await services.metadata.repositories.page(wanted_name, n=wanted, look_at=MAX_LOOKED_AT)
+    page = await services.metadata.search.find(query, Visible(may_read), n=wanted)
     results = [
         {
-            "name": name.text,
-            "description": "",
+            "name": found.name,
+            "description": found.description,
             "star_count": 0,
             "is_official": False,
             "is_automated": False,
         }
-        for name in page.items
+        for found in page.items
     ]
     await exchange.reply_json(
         200,

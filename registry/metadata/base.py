@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ocispec.digest import Digest
 from ocispec.distribution.name import RepositoryName, Tag
@@ -30,6 +30,10 @@ from ocispec.distribution.scope import DELETE as DELETE
 from ocispec.distribution.scope import PULL as PULL
 from ocispec.distribution.scope import PUSH as PUSH
 from registry.errors import Denied
+
+if TYPE_CHECKING:
+    from registry.metadata.search import SqlSearch
+    from registry.metadata.search_index import SqlSearchIndex
 
 T = TypeVar("T")
 
@@ -517,6 +521,12 @@ class Metadata(Protocol):
 
     @property
     def credentials(self) -> Credentials: ...
+
+    @property
+    def search(self) -> SqlSearch: ...
+
+    @property
+    def search_index(self) -> SqlSearchIndex: ...
 
     def close(self) -> None:
         """Wait for running transactions and close; harmless twice."""

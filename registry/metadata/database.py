@@ -35,6 +35,8 @@ from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.location import Location
 from registry.metadata.manifests import SqlManifests
 from registry.metadata.repositories import SqlRepositories
+from registry.metadata.search import SqlSearch
+from registry.metadata.search_index import SqlSearchIndex
 from registry.metadata.tags import SqlTags
 from registry.metadata.transaction import Terms, Transaction, Transactions
 from registry.metadata.uploads import SqlUploads
@@ -120,6 +122,8 @@ class SqlMetadata:
     tags: SqlTags
     accounts: SqlAccounts
     credentials: SqlCredentials
+    search: SqlSearch
+    search_index: SqlSearchIndex
     _close: Callable[[], None]
 
     def close(self) -> None:
@@ -192,6 +196,8 @@ def assemble(
         tags=SqlTags(transactions),
         accounts=SqlAccounts(transactions),
         credentials=SqlCredentials(transactions),
+        search=SqlSearch(transactions),
+        search_index=SqlSearchIndex(transactions),
         _close=close,
     )
 

@@ -1,7 +1,7 @@
 """What is searched: an index beside the tables that count, filled from the outbox.
 
     search_repository   a row for each repository: what words are looked for in
-    search_manifest     a manifest that is in the index, with its terms, so that they can be taken out
+    search_manifest     a manifest in the index, with its terms, so that they can be taken out
     search_term         (kind, value) → repository; tags, labels, platforms and the like
     outbox_position     how far somebody has read `event`
 
@@ -37,6 +37,7 @@ search_manifest = Table(
     Column("manifest_id", BigInteger, nullable=False),
     #: JSON: a list of [kind, value].
     Column("terms", text_type(), nullable=False),
+    Column("description", text_type(), nullable=False),
     sqlite_with_rowid=False,
 )
 
