@@ -17,7 +17,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
     and_,
     case,
     exists,
@@ -135,7 +134,7 @@ def _candidates(
     visible: Visible,
     narrow: list[ColumnElement[bool]],
     after: Place | None,
-) -> Select[Any]:
+) -> Any:
     s = search_repository.c
 
     def part(
@@ -144,12 +143,12 @@ def _candidates(
         text: ColumnElement[str],
         description: ColumnElement[str],
         updated: ColumnElement[int],
-    ) -> Select[Any]:
+    ) -> Any:
         ranks = [_rank(tx, word, name, text) for word in query.words]
         rank = ranks[0] if ranks else literal(0)
         for more in ranks[1:]:
             rank = rank + more
-        statement: Select[Any] = select(
+        statement = select(
             id.label("id"),
             name.label("name"),
             description.label("description"),
