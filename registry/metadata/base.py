@@ -176,6 +176,10 @@ class TagChange:
     new: Digest | None
     actor: str
     at: int
+    #: The entry's own number, which grows.
+    id: int = 0
+    #: The change set that it was part of, if any.
+    change: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from registry.metadata.transaction import (
     reads,
     writes,
 )
+from registry.metadata.trash import bury, record_change
 
 # What a referrers listing shows, and filters by.
 _shown_type: ColumnElement[str] = case(
@@ -110,60 +111,14 @@ class SqlManifests(Operations):
         tags: tuple[Tag, ...] = (),
         allow_sparse: bool = False,
     ) -> bool:
-        access.require(PUSH)
-        repository_id = ensure_repository(tx, access)
-        held = _lock_blobs(tx, repository_id, manifest)
-        missing = [
-            b.digest for b in manifest.blobs if not b.may_be_absent and str(b.digest) not in held
-        ]
-        if not allow_sparse:
-            missing += _missing_children(tx, repository_id, manifest)
-        if missing:
-            raise ManifestBlobUnknown(access.name, dict.fromkeys(missing))
-        digest = str(manifest.digest)
-        id, is_new = _insert(tx, access, repository_id, manifest)
-        if is_new:
-            _refer(tx, repository_id, id, manifest, held)
-            events.record(tx, events.MANIFEST_PUSHED, access, digest=digest)
-            if not tags:
-                review_manifests(tx, repository_id, [digest], event="pushed untagged")
-        names = sorted({tag.text for tag in tags})
-        point_tags(tx, access, repository_id, names, id, digest)
-        return is_new
+        return put_manifest(tx, access, manifest, tags=tags, allow_sparse=allow_sparse)
 
     @writes
     def remove(self, tx: Transaction, access: Access, digest: Digest) -> None:
         access.require(DELETE)
         repository = repository_id(tx, access)
-        query = select(manifest.c.id).where(
-            manifest.c.repository_id == repository, manifest.c.digest == str(digest)
-        )
-        used = tx.connection.execute(
-            select(manifest_blob.c.digest)
-            .where(manifest_blob.c.manifest_id == query.scalar_subquery())
-            .distinct()
-        )
-        blobs = list(used.scalars())
-        lock_blobs(tx, blobs)
-        id = tx.connection.execute(query.with_for_update()).scalar()
-        if id is None:
-            raise ManifestUnknown(access.name, digest)
-        drop_tags(tx, access, repository, lock_tags_of(tx, id), str(digest))
-        loose = tx.connection.execute(
-            select(manifest_child.c.child_digest).where(manifest_child.c.parent_id == id)
-        )
-        children = list(loose.scalars())
-        referring = tx.connection.execute(
-            select(manifest.c.digest).where(
-                manifest.c.repository_id == repository, manifest.c.subject_digest == str(digest)
-            )
-        )
-        referrers = list(referring.scalars())
-        tx.connection.execute(delete(manifest).where(manifest.c.id == id))
-        release_blobs(tx, blobs, event="manifest removed")
-        review_manifests(tx, repository, children, event="index removed")
-        review_manifests(tx, repository, referrers, event="subject removed")
-        events.record(tx, events.MANIFEST_REMOVED, access, digest=str(digest))
+        change = record_change(tx, "delete", access.subject)
+        remove_manifest(tx, access, repository, str(digest), change_id=change)
 
     @reads
     def referrers(
@@ -200,6 +155,79 @@ class SqlManifests(Operations):
             query = query.where(_shown_type == artifact_type)
         rows = tx.connection.execute(query).mappings().all()
         return Page(tuple(map(_referrer, rows[:n])), len(rows) > n)
+
+
+def put_manifest(
+    tx: Transaction,
+    access: Access,
+    new: NewManifest,
+    *,
+    tags: tuple[Tag, ...] = (),
+    allow_sparse: bool = False,
+    change_id: int | None = None,
+) -> bool:
+    """What `Manifests.put` says, inside a transaction."""
+    access.require(PUSH)
+    repository_id = ensure_repository(tx, access)
+    held = _lock_blobs(tx, repository_id, new)
+    missing = [b.digest for b in new.blobs if not b.may_be_absent and str(b.digest) not in held]
+    if not allow_sparse:
+        missing += _missing_children(tx, repository_id, new)
+    if missing:
+        raise ManifestBlobUnknown(access.name, dict.fromkeys(missing))
+    digest = str(new.digest)
+    id, is_new = _insert(tx, access, repository_id, new)
+    if is_new:
+        _refer(tx, repository_id, id, new, held)
+        events.record(tx, events.MANIFEST_PUSHED, access, digest=digest)
+        if not tags:
+            review_manifests(tx, repository_id, [digest], event="pushed untagged")
+    names = sorted({tag.text for tag in tags})
+    if len(names) > 1 and change_id is None:
+        change_id = record_change(tx, "push", access.subject)
+    point_tags(tx, access, repository_id, names, id, digest, change_id=change_id)
+    return is_new
+
+
+def remove_manifest(
+    tx: Transaction, access: Access, repository: int, digest: str, *, change_id: int
+) -> list[str]:
+    """Remove a manifest with its tags, of which it gives the names, into the trash.
+
+    Raises: ManifestUnknown.
+    """
+    query = select(manifest.c.id).where(
+        manifest.c.repository_id == repository, manifest.c.digest == digest
+    )
+    used = tx.connection.execute(
+        select(manifest_blob.c.digest)
+        .where(manifest_blob.c.manifest_id == query.scalar_subquery())
+        .distinct()
+    )
+    blobs = list(used.scalars())
+    lock_blobs(tx, blobs)
+    id = tx.connection.execute(query.with_for_update()).scalar()
+    if id is None:
+        raise ManifestUnknown(access.name, digest)
+    tags = lock_tags_of(tx, id)
+    drop_tags(tx, access, repository, tags, digest, change_id=change_id)
+    bury(tx, access, repository, id, change_id=change_id)
+    loose = tx.connection.execute(
+        select(manifest_child.c.child_digest).where(manifest_child.c.parent_id == id)
+    )
+    children = list(loose.scalars())
+    referring = tx.connection.execute(
+        select(manifest.c.digest).where(
+            manifest.c.repository_id == repository, manifest.c.subject_digest == digest
+        )
+    )
+    referrers = list(referring.scalars())
+    tx.connection.execute(delete(manifest).where(manifest.c.id == id))
+    release_blobs(tx, blobs, event="manifest removed")
+    review_manifests(tx, repository, children, event="index removed")
+    review_manifests(tx, repository, referrers, event="subject removed")
+    events.record(tx, events.MANIFEST_REMOVED, access, digest=digest)
+    return tags
 
 
 def _is_plain(artifact_type: str) -> bool:

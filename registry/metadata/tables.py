@@ -27,6 +27,7 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     UniqueConstraint,
+    text,
 )
 
 from registry.metadata.columns import id_type, repository_column, schema, text_type, time_column
@@ -37,6 +38,8 @@ repository = Table(
     Column("id", id_type(), primary_key=True),
     Column("name", text_type(), nullable=False),
     time_column("created_at"),
+    # The quota that counts it, if any.
+    Column("quota_id", id_type()),
     UniqueConstraint("name"),
     sqlite_autoincrement=True,
 )
@@ -153,7 +156,15 @@ tag_history = Table(
     Column("new_digest", text_type()),
     Column("actor", text_type(), nullable=False),
     time_column("at"),
+    # Of a change set, if the change was part of one.
+    Column("change_id", id_type()),
     Index(None, "repository_id", "name", "id"),
+    Index(
+        None,
+        "change_id",
+        sqlite_where=text("change_id IS NOT NULL"),
+        postgresql_where=text("change_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -169,6 +180,8 @@ upload = Table(
     Column("store_state", text_type(), nullable=False),
     time_column("created_at"),
     time_column("expires_at"),
+    # Bytes reserved of a quota; NULL where the repository had none when the upload began.
+    Column("reserved", BigInteger),
     Index(None, "expires_at"),
     Index(None, "repository_id"),
     sqlite_with_rowid=False,

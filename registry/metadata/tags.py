@@ -60,7 +60,9 @@ _MOVE = (
 _DROP = delete(tag).where(tag.c.repository_id == _repository, tag.c.name == _name)
 
 _REMEMBER = insert(tag_history).values(
-    **bound(tag_history, "repository_id", "name", "old_digest", "new_digest", "actor", "at")
+    **bound(
+        tag_history, "repository_id", "name", "old_digest", "new_digest", "actor", "at", "change_id"
+    )
 )
 
 
@@ -107,6 +109,8 @@ class SqlTags(Operations):
                 new=optional_digest(row.new_digest),
                 actor=row.actor,
                 at=row.at,
+                id=row.id,
+                change=row.change_id,
             )
             for row in tx.connection.execute(query)
         )
@@ -119,8 +123,13 @@ def point_tags(
     names: list[str],
     manifest_id: int,
     digest: str,
+    *,
+    change_id: int | None = None,
 ) -> None:
-    """Create tags or move them to a manifest. One that points there already stays untouched."""
+    """Create tags or move them to a manifest. One that points there already stays untouched.
+
+    `change_id` is the change set that this belongs to, if any.
+    """
     for name in names:
         key: dict[str, int | str] = {"repository": repository_id, "key": name}
         current = _lock_or_create(tx, key, manifest_id)
@@ -131,7 +140,7 @@ def point_tags(
             tx.connection.execute(_MOVE, {**key, "to": manifest_id, "now": tx.now})
             old = _digest(tx, current)
             review_manifests(tx, repository_id, [old], event="tag moved")
-        _remember(tx, access, repository_id, name, old=old, new=digest)
+        _remember(tx, access, repository_id, name, old=old, new=digest, change_id=change_id)
         events.record(tx, events.TAG_MOVED, access, digest=digest, tag=name)
 
 
@@ -172,12 +181,18 @@ def lock_tags_of(tx: Transaction, manifest_id: int) -> list[str]:
 
 
 def drop_tags(
-    tx: Transaction, access: Access, repository_id: int, names: list[str], digest: str
+    tx: Transaction,
+    access: Access,
+    repository_id: int,
+    names: list[str],
+    digest: str,
+    *,
+    change_id: int | None = None,
 ) -> None:
     """Remove tags that all point at `digest`."""
     for name in names:
         tx.connection.execute(_DROP, {"repository": repository_id, "key": name})
-        _remember(tx, access, repository_id, name, old=digest, new=None)
+        _remember(tx, access, repository_id, name, old=digest, new=None, change_id=change_id)
         events.record(tx, events.TAG_REMOVED, access, digest=digest, tag=name)
 
 
@@ -189,6 +204,7 @@ def _remember(
     *,
     old: str | None,
     new: str | None,
+    change_id: int | None,
 ) -> None:
     tx.connection.execute(
         _REMEMBER,
@@ -199,5 +215,6 @@ def _remember(
             "new_digest": new,
             "actor": access.subject,
             "at": tx.now,
+            "change_id": change_id,
         },
     )

@@ -40,6 +40,8 @@ class Terms:
     untagged_s: int = 24 * 3600
     #: How long an upload may rest.
     upload_expiry_s: int = 7 * 24 * 3600
+    #: How far back deleted manifests can be restored; 0: not at all.
+    history_s: int = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
