@@ -87,6 +87,11 @@ def test_the_life_of_an_image(pyreg: Run, rootfs: bytes, registry: Server) -> No
     assert pyreg("tags", "life/wget").stdout == "latest\n"
     assert pyreg("tags", "--digests", "life/wget").stdout == f"latest {digest}\n"
     assert pyreg("search", "life").stdout.splitlines()[1].strip().startswith("life/wget")
+    assert "life/wget" in pyreg("search", "--wide", "life").stdout.splitlines()[1]
+    headings = ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]
+    kept = pyreg("search", "--filter", "is-official=false", "life").stdout.splitlines()
+    assert kept[0].split() == headings and len(kept) == 2
+    assert pyreg("search", "--filter", "stars=1", "life").stdout.split() == headings
 
     removed = pyreg("rmi", "life/wget").stdout.splitlines()
     assert removed[:2] == ["Untagged: life/wget:latest", f"Untagged: life/wget@{digest}"]
@@ -151,6 +156,8 @@ def test_tag_and_filters(pyreg: Run, rootfs: bytes) -> None:
         (["import", "http://x/y"], "URL"),
         (["images", "--format", "{{.Nope}}"], ""),
         (["search", "--limit", "1000", "x"], "outside the range"),
+        (["search", "--filter", "colour=red", "x"], "invalid filter 'colour=red'"),
+        (["search"], "say what to look for"),
         (["login", "-u", "x", "--password-stdin", "-p", "y"], "mutually exclusive"),
     ],
 )

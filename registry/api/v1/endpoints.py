@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from registry.api.v1 import about, users
+from registry.api.v1 import about, search, users
 from registry.api.v1.table import Table
 
 TABLE = Table(
     (
         *about.ENDPOINTS,
+        *search.ENDPOINTS,
         *users.ENDPOINTS,
     )
 )  # fmt: skip
