@@ -226,7 +226,7 @@ def new_password(options: Options, context: Context, name: str) -> str:
     import sys
 
     if options.flag("password-stdin"):
-        return sys.stdin.readline(MAX_PASSWORD + 2).rstrip("\r\n")
+        return _text(sys.stdin.readline(MAX_PASSWORD + 2).rstrip("\r\n"))
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for a password; use --password-stdin")
     try:
@@ -235,6 +235,14 @@ def new_password(options: Options, context: Context, name: str) -> str:
             raise UsageError("the two passwords differ")
     except EOFError:
         raise UsageError("no password was given") from None
+    return _text(password)
+
+
+def _text(password: str) -> str:
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise UsageError("a password must be text in UTF-8") from None
     return password
 
 

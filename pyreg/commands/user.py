@@ -1,127 +1,160 @@
-"""`pyreg user`: who may log in to the registry of this machine.
+"""`pyreg user`: who may log in to a registry with a password.
 
-Works on the registry's database, so it needs no password, and takes effect in a running server
-at once.
+On the machine of the registry it needs no login; with `--registry HOST` it asks over HTTP. It takes
+effect in running servers at once.
 """
 
 from __future__ import annotations
 
-from pyreg.cli import BOOL, TEXT, Command, Flag
-from pyreg.registry_settings import WHERE
+from pyreg.administration import AT, FORMAT, LISTED, STDIN
+from pyreg.cli import TEXT, Command, Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pyreg.__main__ import Context
     from pyreg.cli import Options
-    from registry.auth.passwords import Passwords
-    from registry.metadata.base import Accounts
 
-_STDIN = Flag("password-stdin", "", BOOL, "Read the password from standard input")
 _ROLE = Flag(
     "role", "", TEXT, "admin, writer (pull, push, delete) or reader (pull)", default="writer"
 )
+HEADINGS = {"Name": "NAME", "Role": "ROLE", "Status": "STATUS", "CreatedAt": "CREATED"}
 
-ADD = Command(
-    name="user add",
-    usage="[OPTIONS] NAME",
-    summary="Add a user of the registry",
-    flags=(_STDIN, _ROLE, *WHERE),
-    minimum=1,
-    maximum=1,
-)
-PASSWD = Command(
-    name="user passwd",
-    usage="[OPTIONS] NAME",
-    summary="Change a user's password; ends the user's logins",
-    flags=(_STDIN, *WHERE),
-    minimum=1,
-    maximum=1,
-)
-LIST = Command(
-    name="user list",
-    usage="[OPTIONS]",
-    summary="List the users of the registry",
-    flags=WHERE,
-)
-REMOVE = Command(
-    name="user remove",
-    usage="[OPTIONS] NAME",
-    summary="Remove a user; tokens end at once",
-    flags=WHERE,
-    minimum=1,
-    maximum=1,
-)
+
+def _command(
+    name: str, summary: str, usage: str = "NAME", flags: tuple[Flag, ...] = AT, least: int = 1
+) -> Command:
+    many = usage.endswith("...]")
+    most = None if many else len(usage.split())
+    return Command(
+        name=f"user {name}",
+        usage=f"[OPTIONS] {usage}".rstrip(),
+        summary=summary,
+        flags=flags,
+        minimum=least,
+        maximum=most,
+    )
+
+
+ADD = _command("add", "Add a user of the registry", flags=(STDIN, _ROLE, *AT))
+PASSWD = _command("passwd", "Change a user's password; ends the user's logins", flags=(STDIN, *AT))
+LIST = _command("list", "List the users of the registry", "", LISTED, 0)
+INSPECT = _command("inspect", "Show what is known of users", "NAME [NAME...]", (FORMAT, *AT))
+ROLE = _command("role", "Give a user another role: admin, writer or reader", "NAME ROLE", least=2)
+DISABLE = _command("disable", "Keep users from logging in; tokens end at once", "NAME [NAME...]")
+ENABLE = _command("enable", "Let users log in again", "NAME [NAME...]")
+REMOVE = _command("remove", "Remove users; tokens end at once", "NAME [NAME...]")
 
 
 def add(options: Options, context: Context) -> int:
     """Add an account with a password from the terminal or standard input."""
-    from registry.metadata.accounts import check_name, check_role
+    from pyreg.administration import administration, new_password
 
-    name = check_name(options.arguments[0])
-    role = check_role(options.text("role"))
-    password = _new_password(options, context, name)
-
-    async def work(accounts: Accounts, passwords: Passwords) -> None:
-        await accounts.add(name, await passwords.hash(password), role)
-
-    _on_accounts(options, context, work, begins_registry=True)
+    name, role = options.arguments[0], options.text("role")
+    _check(name, role)
+    password = new_password(options, context, name)
+    with administration(options, context, begins=True) as admin:
+        admin.post("/users", {"name": name, "password": password, "role": role})
     context.console.out(f"Added {role} {name}")
     return 0
 
 
 def passwd(options: Options, context: Context) -> int:
     """Give an account another password."""
-    from registry.errors import AccountUnknown
+    from client.admin import path_of
+    from pyreg.administration import administration, new_password
 
     name = options.arguments[0]
-
-    async def check(accounts: Accounts, passwords: Passwords) -> None:
-        if await accounts.find(name) is None:
-            raise AccountUnknown(name)
-
-    _on_accounts(options, context, check)  # before somebody types a password for nobody
-    password = _new_password(options, context, name)
-
-    async def work(accounts: Accounts, passwords: Passwords) -> None:
-        await accounts.set_password(name, await passwords.hash(password))
-
-    _on_accounts(options, context, work)
+    with administration(options, context) as admin:
+        admin.get(path_of("users", name))  # before somebody types a password for nobody
+        document = {"password": new_password(options, context, name)}
+        me = admin.get("/me")
+        if not me["administrator"]:
+            document["current"] = context.console.ask_secret(f"Current password for {name}: ")
+        admin.put(path_of("users", name, "password"), document)
     context.console.out(f"Changed the password of {name}")
     return 0
 
 
 def list_(options: Options, context: Context) -> int:
     """Print the accounts as a table."""
-    import time
+    from pyreg.administration import administration, show_list, when
 
-    async def work(accounts: Accounts, passwords: Passwords) -> None:
+    with administration(options, context) as admin:
         rows = [
-            (
-                account.name,
-                account.role,
-                "disabled" if account.disabled else "active",
-                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(account.created_at)),
-            )
-            for account in await accounts.all()
+            {
+                "Name": user["name"],
+                "Role": user["role"],
+                "Status": "disabled" if user["disabled"] else "active",
+                "CreatedAt": when(user["created_at"]),
+            }
+            for user in admin.items("/users")
         ]
-        context.console.table(("NAME", "ROLE", "STATUS", "CREATED"), rows)
+    show_list(options, context, rows, HEADINGS)
+    return 0
 
-    _on_accounts(options, context, work)
+
+def inspect(options: Options, context: Context) -> int:
+    from client.admin import path_of
+    from pyreg.administration import administration, show_document
+
+    with administration(options, context) as admin:
+        found = [admin.get(path_of("users", name)) for name in options.arguments]
+    show_document(options, context, found)
+    return 0
+
+
+def role(options: Options, context: Context) -> int:
+    name, wanted = options.arguments
+    _change(options, context, (name,), {"role": wanted}, f"is now {wanted}")
+    return 0
+
+
+def disable(options: Options, context: Context) -> int:
+    _change(options, context, options.arguments, {"disabled": True}, "is disabled")
+    return 0
+
+
+def enable(options: Options, context: Context) -> int:
+    _change(options, context, options.arguments, {"disabled": False}, "is enabled")
     return 0
 
 
 def remove(options: Options, context: Context) -> int:
-    """Remove an account and everything it could log in with."""
-    name = options.arguments[0]
+    """Remove accounts and everything they could log in with."""
+    from client.admin import path_of
+    from pyreg.administration import administration
 
-    async def work(accounts: Accounts, passwords: Passwords) -> None:
-        await accounts.remove(name)
-
-    _on_accounts(options, context, work)
-    context.console.out(f"Removed {name}")
+    with administration(options, context) as admin:
+        for name in options.arguments:
+            admin.delete(path_of("users", name))
+            context.console.out(f"Removed {name}")
     return 0
+
+
+def _change(
+    options: Options,
+    context: Context,
+    names: tuple[str, ...],
+    document: dict[str, object],
+    said: str,
+) -> None:
+    from client.admin import path_of
+    from pyreg.administration import administration
+
+    with administration(options, context) as admin:
+        for name in names:
+            admin.patch(path_of("users", name), document)
+            context.console.out(f"{name} {said}")
+
+
+def _check(name: str, role: str) -> None:
+    """Before somebody types a password for nothing, where the server's parts are at hand."""
+    try:
+        from registry.metadata.accounts import check_name, check_role
+    except ModuleNotFoundError:
+        return
+    check_name(name)
+    check_role(role)
 
 
 SUBCOMMANDS = {
@@ -129,63 +162,10 @@ SUBCOMMANDS = {
     "passwd": (PASSWD, passwd),
     "list": (LIST, list_),
     "ls": (LIST, list_),
+    "inspect": (INSPECT, inspect),
+    "role": (ROLE, role),
+    "disable": (DISABLE, disable),
+    "enable": (ENABLE, enable),
     "remove": (REMOVE, remove),
     "rm": (REMOVE, remove),
 }
-
-
-def _on_accounts(
-    options: Options,
-    context: Context,
-    work: Callable[[Accounts, Passwords], Awaitable[None]],
-    *,
-    begins_registry: bool = False,
-) -> None:
-    """Run `work` on the accounts of the registry that the options and the environment name.
-
-    A registry that does not exist yet is made if `begins_registry`, else it is an error.
-    """
-    import asyncio
-
-    from pyreg.registry_settings import registry_settings
-    from registry.app import open_database
-    from registry.auth.passwords import Passwords
-    from registry.first_start import make_directory, require_registry
-
-    settings = registry_settings(options, context, {})
-    if begins_registry:
-        make_directory(settings)
-    else:
-        require_registry(settings)
-
-    async def run() -> None:
-        metadata = open_database(settings)
-        passwords = Passwords()
-        try:
-            await work(metadata.accounts, passwords)
-        finally:
-            passwords.close()
-            metadata.close()
-
-    asyncio.run(run())
-
-
-def _new_password(options: Options, context: Context, name: str) -> str:
-    """A password from standard input or twice from the terminal; never from the command line,
-    where every user of the machine could read it."""
-    import sys
-
-    from pyreg.cli import UsageError
-    from registry.auth.passwords import MAX_CHARACTERS, check_password
-
-    if options.flag("password-stdin"):
-        return check_password(sys.stdin.readline(MAX_CHARACTERS + 2).rstrip("\r\n"))
-    if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask for a password; use --password-stdin")
-    try:
-        password = check_password(context.console.ask_secret(f"Password for {name}: "))
-        if context.console.ask_secret("Again: ") != password:
-            raise UsageError("the two passwords differ")
-    except EOFError:
-        raise UsageError("no password was given") from None
-    return password
