@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from registry.metadata.search import SqlSearch
     from registry.metadata.search_index import SqlSearchIndex
 
+if TYPE_CHECKING:
+    from registry.metadata.overview import RepositorySummary, TagSummary
+
 T = TypeVar("T")
 
 LIVE = "live"
@@ -305,6 +308,16 @@ class Repositories(Protocol):
         """
 
 
+class Overview(Protocol):
+    """What people ask about a repository."""
+
+    async def repository(self, access: Access) -> RepositorySummary:
+        """Raises: NameUnknown."""
+
+    async def tags(self, access: Access, *, n: int, last: str = "") -> Page[TagSummary]:
+        """Tags after `last` with what they name. Raises: NameUnknown."""
+
+
 class Blobs(Protocol):
     async def add(
         self, access: Access, digest: Digest, size: int, *, store_key: str, generation: int
@@ -507,6 +520,9 @@ class Metadata(Protocol):
 
     @property
     def repositories(self) -> Repositories: ...
+
+    @property
+    def overview(self) -> Overview: ...
 
     @property
     def blobs(self) -> Blobs: ...

@@ -34,6 +34,7 @@ from registry.metadata.hostlease import HostLease
 from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.location import Location
 from registry.metadata.manifests import SqlManifests
+from registry.metadata.overview import SqlOverview
 from registry.metadata.repositories import SqlRepositories
 from registry.metadata.search import SqlSearch
 from registry.metadata.search_index import SqlSearchIndex
@@ -116,6 +117,7 @@ class SqlMetadata:
     hot: HotReads
     immediate: ImmediateReads | None
     repositories: SqlRepositories
+    overview: SqlOverview
     blobs: SqlBlobs
     uploads: SqlUploads
     manifests: SqlManifests
@@ -190,6 +192,7 @@ def assemble(
         hot=hot,
         immediate=immediate,
         repositories=SqlRepositories(transactions),
+        overview=SqlOverview(transactions),
         blobs=SqlBlobs(transactions),
         uploads=SqlUploads(transactions),
         manifests=SqlManifests(transactions),

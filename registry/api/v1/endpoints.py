@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from registry.api.v1 import about, search, users
+from registry.api.v1 import (
+    about,
+    repositories,
+    search,
+    users,
+)
 from registry.api.v1.table import Table
 
 TABLE = Table(
     (
         *about.ENDPOINTS,
-        *search.ENDPOINTS,
         *users.ENDPOINTS,
+        *repositories.ENDPOINTS,
+        *search.ENDPOINTS,
     )
-)  # fmt: skip
+)
