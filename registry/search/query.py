@@ -8,7 +8,8 @@
     base:debian                 org.opencontainers.image.base.name or its digest
     type:application/spdx+json  artifact type, or media type of the configuration
 
-Quotes keep spaces: `label:"maintainer=A B"`. Anything else with a colon is a word.
+Quotes keep spaces: `label:"maintainer=A B"`; one that is not closed ends with the text. A filter
+without a value takes any. Anything else with a colon is a word.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TYPE = "type"
 KINDS = (TAG, LABEL, ANNOTATION, PLATFORM, BASE, TYPE)
 
 MAX_QUERY = 1024
-MAX_PARTS = 8
+MAX_PARTS = 16
 MAX_WILDCARDS = 4
 
 _PART = re.compile(r'\s*((?:[^\s"]|"[^"]*")+)')
@@ -69,31 +70,19 @@ def parse_query(text: str) -> Query:
     if any(0xD800 <= ord(c) < 0xE000 for c in text):
         raise BadQuery("a search is text in UTF-8")
     if text.count('"') % 2:
-        raise BadQuery("a quote is not closed")
+        text += '"'
     words: list[str] = []
     filters: list[Filter] = []
     for match in _PART.finditer(text):
         part = match[1].replace('"', "")
         kind, colon, value = part.partition(":")
         if colon and kind in KINDS:
-            if not value:
-                raise BadQuery(f"{kind}: needs a value, as in {kind}:{_EXAMPLES[kind]}")
-            filters.append(_filter(kind, value))
+            filters.append(_filter(kind, value or "*"))
         elif part:
             words.append(part.lower())
     if len(words) + len(filters) > MAX_PARTS:
         raise BadQuery(f"a search has at most {MAX_PARTS} words and filters")
     return Query(tuple(words), tuple(filters))
-
-
-_EXAMPLES = {
-    TAG: "1.*",
-    LABEL: "key=value",
-    ANNOTATION: "key=value",
-    PLATFORM: "linux/arm64",
-    BASE: "debian",
-    TYPE: "application/spdx+json",
-}
 
 
 def _filter(kind: str, value: str) -> Filter:

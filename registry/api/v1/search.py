@@ -10,7 +10,11 @@ from registry.api.v1.call import Call
 from registry.api.v1.shapes import Text
 from registry.api.v1.table import Endpoint, Listing, Who
 from registry.metadata.search import Place, Visible
-from registry.search.query import MAX_QUERY, BadQuery, parse_query
+from registry.metadata.transaction import comparable
+from registry.search.query import MAX_PARTS, MAX_QUERY, BadQuery, parse_query
+
+_PART = r"[^\x00-\x20\x7f-\x9f]*"
+_READABLE = rf"{_PART}( {_PART}){{0,{MAX_PARTS - 1}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Found:
 class SearchQuery:
     """Words and filters: `nginx tag:1.* label:key=value platform:linux/arm64 base:debian`."""
 
-    q: Annotated[str, Text(0, MAX_QUERY)] = ""
+    q: Annotated[str, Text(0, MAX_QUERY, _READABLE)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,10 @@ def _place(last: str) -> Place | None:
     """Where the page before ended, as this API said it."""
     if not last:
         return None
-    rank, colon, name = last.partition(":")
-    if not colon or not rank.isascii() or not rank.isdigit() or len(rank) > 3:
-        raise Refusal(400, "UNSUPPORTED", "last is not what an earlier page said")
-    if not (name.isascii() and name.isprintable()):
-        raise Refusal(400, "UNSUPPORTED", "last is not what an earlier page said")
-    return int(rank), name
+    rank, _, name = last.partition(":")
+    # Anything else is a place, too, as the names of other listings are: before all names.
+    is_ours = rank.isascii() and rank.isdigit() and len(rank) <= 3
+    return (int(rank), comparable(name)) if is_ours else (0, "")
 
 
 ENDPOINTS = (

@@ -29,17 +29,11 @@ async def test_pages_and_filters(registry: Registry) -> None:
 
 async def test_what_cannot_be_read_is_told(registry: Registry) -> None:
     async with registry.basic("rita") as rita:
-        for query in (
-            "q=tag:",
-            'q="open',
-            "q=a+b+c+d+e+f+g+h+i",
-            "last=x",
-            "last=0:%C3%A4",
-            "q=%01",
-        ):
-            answer = await rita.get(f"/api/v1/search?{query}")
-            assert answer.status_code == 400, query
-        assert (await rita.get('/v1/search?q="open')).status_code == 400
+        for query in ("q=tag:a*b*c*d*e*f", f"q={'a+' * 16}b", "q=%01"):
+            assert (await rita.get(f"/api/v1/search?{query}")).status_code == 400, query
+            assert (await rita.get(f"/v1/search?{query}")).status_code == 400, query
+        for query in ("q=tag:", 'q="open', "last=x", "last=0:%C3%A4"):
+            assert (await rita.get(f"/api/v1/search?{query}")).status_code == 200, query
         assert (await rita.post("/api/v1/search/index/rebuild")).status_code == 403
     assert (await registry.anonymous.get("/api/v1/search")).status_code == 401
 
