@@ -78,6 +78,36 @@ class ManifestUnknown(Refused):
         self.reference = str(reference)
 
 
+class NotRestorable(Refused):
+    """`reference` is the tag or digest that was to come back."""
+
+    def __init__(self, name: object, reference: object, why: str) -> None:
+        super().__init__(
+            f"cannot restore {reference} of {name}: it {why}",
+            hint=f"pyreg history {name} --remote shows what was changed",
+        )
+
+
+class NothingToUndo(Refused):
+    def __init__(self, what: str) -> None:
+        super().__init__(f"there is nothing to undo: no record of {what}")
+
+
+class TagMoved(Refused):
+    """A tag is not what the caller took it for; nothing was changed."""
+
+    def __init__(self, name: object, tag: object, why: str) -> None:
+        super().__init__(f"tag {tag} of {name} {why}", hint="look again, then decide")
+
+
+class QuotaExceeded(Refused):
+    """More bytes or tags than the namespace may have."""
+
+
+class NotAcknowledged(Refused):
+    """Retention rules that nobody has seen a preview of."""
+
+
 class BlobUnknown(Refused):
     def __init__(self, name: object, digest: object) -> None:
         super().__init__(f"repository {name} has no blob {digest}")

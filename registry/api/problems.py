@@ -56,6 +56,12 @@ class _Answer:
 _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.NameUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.ManifestUnknown, _Answer(404, "MANIFEST_UNKNOWN")),
+    (domain.NotRestorable, _Answer(404, "MANIFEST_UNKNOWN")),
+    (domain.NothingToUndo, _Answer(404, "MANIFEST_UNKNOWN")),
+    (domain.TagMoved, _Answer(409, "DENIED")),
+    (domain.NotAcknowledged, _Answer(409, "DENIED")),
+    # 403 and not 413: that is what docker and podman show as it is.
+    (domain.QuotaExceeded, _Answer(403, "DENIED", CLOSE)),
     (domain.BlobUnknown, _Answer(404, "BLOB_UNKNOWN")),
     (domain.UploadUnknown, _Answer(404, "BLOB_UPLOAD_UNKNOWN")),
     (domain.ManifestBlobUnknown, _Answer(400, "MANIFEST_BLOB_UNKNOWN")),

@@ -32,8 +32,10 @@ from ocispec.distribution.scope import PUSH as PUSH
 from registry.errors import Denied
 
 if TYPE_CHECKING:
+    from registry.metadata.history import SqlHistory
     from registry.metadata.search import SqlSearch
     from registry.metadata.search_index import SqlSearchIndex
+    from registry.metadata.trash import SqlTrash
 
 if TYPE_CHECKING:
     from registry.metadata.overview import RepositorySummary, TagSummary
@@ -547,6 +549,12 @@ class Metadata(Protocol):
 
     @property
     def search_index(self) -> SqlSearchIndex: ...
+
+    @property
+    def history(self) -> SqlHistory: ...
+
+    @property
+    def trash(self) -> SqlTrash: ...
 
     def close(self) -> None:
         """Wait for running transactions and close; harmless twice."""

@@ -249,5 +249,12 @@ def _link(
     return _record(row, lease_until=lease_until)
 
 
+def link_again(tx: Transaction, access: Access, repository_id: int, digest: str) -> None:
+    """Make a repository a holder of a blob once more, if its bytes are still there."""
+    row = tx.connection.execute(_LOCK, {"key": digest}).mappings().first()
+    if row is not None and row["state"] == LIVE:
+        _link(tx, access, row, repository_id)
+
+
 def _record(row: RowMapping, **changes: int) -> BlobRecord:
     return BlobRecord(**{**row, "digest": digest_of(row["digest"]), **changes})

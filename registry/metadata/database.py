@@ -30,6 +30,7 @@ from registry.metadata.base import HotReads, ImmediateReads, Metadata
 from registry.metadata.blobs import SqlBlobs
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
+from registry.metadata.history import SqlHistory
 from registry.metadata.hostlease import HostLease
 from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.location import Location
@@ -40,6 +41,7 @@ from registry.metadata.search import SqlSearch
 from registry.metadata.search_index import SqlSearchIndex
 from registry.metadata.tags import SqlTags
 from registry.metadata.transaction import Terms, Transaction, Transactions
+from registry.metadata.trash import SqlTrash
 from registry.metadata.uploads import SqlUploads
 from registry.metadata.writer import Writer
 
@@ -126,6 +128,8 @@ class SqlMetadata:
     credentials: SqlCredentials
     search: SqlSearch
     search_index: SqlSearchIndex
+    history: SqlHistory
+    trash: SqlTrash
     _close: Callable[[], None]
 
     def close(self) -> None:
@@ -201,6 +205,8 @@ def assemble(
         credentials=SqlCredentials(transactions),
         search=SqlSearch(transactions),
         search_index=SqlSearchIndex(transactions),
+        history=SqlHistory(transactions),
+        trash=SqlTrash(transactions),
         _close=close,
     )
 

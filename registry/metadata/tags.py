@@ -169,6 +169,12 @@ def _digest(tx: Transaction, manifest_id: int) -> str:
     return digest
 
 
+def lock_tag(tx: Transaction, repository_id: int, name: str) -> str | None:
+    """The digest that a tag names, the tag being ours until the commit; None if there is none."""
+    current = tx.connection.execute(_LOCK, {"repository": repository_id, "key": name}).scalar()
+    return None if current is None else _digest(tx, current)
+
+
 def lock_tags_of(tx: Transaction, manifest_id: int) -> list[str]:
     """The tags that point at a manifest, which stay there until the commit."""
     query = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sqlalchemy import BindParameter, bindparam, delete, exists, insert, select, update
+from sqlalchemy import BindParameter, bindparam, delete, exists, insert, or_, select, update
 
 from registry.errors import ManifestUnknown
 from registry.metadata.base import PUSH, Access, BlobReference, NewManifest, Page
@@ -123,9 +123,15 @@ def bury(
             .where(
                 manifest_child.c.parent_id == manifest_id,
                 # A child that was never there is not asked for when this comes back.
-                exists()
-                .where(manifest.c.repository_id == repository_id)
-                .where(manifest.c.digest == manifest_child.c.child_digest),
+                or_(
+                    exists()
+                    .where(manifest.c.repository_id == repository_id)
+                    .where(manifest.c.digest == manifest_child.c.child_digest),
+                    exists()
+                    .where(trash.c.repository_id == repository_id)
+                    .where(trash.c.digest == manifest_child.c.child_digest)
+                    .where(trash.c.change_id == change_id),
+                ),
             )
             .order_by(manifest_child.c.child_digest)
         )
