@@ -34,8 +34,8 @@ class Blobs:
         record = await self._metadata.hot.blob(access, digest)
         if record is None:
             raise BlobUnknown(access.name, digest)
-        if is_lease_due(record):
-            await self._metadata.blobs.extend_lease(access, digest)
+        if is_lease_due(record) and not await self._metadata.blobs.extend_lease(access, digest):
+            raise BlobUnknown(access.name, digest)
         return record
 
     async def open(self, access: Access, digest: Digest) -> OpenBlob:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from registry.metadata.overview import RepositorySummary, TagSummary
 
+if TYPE_CHECKING:
+    from registry.metadata.collecting import SqlCollection
+    from registry.metadata.upkeep import SqlUpkeep
+
 T = TypeVar("T")
 
 LIVE = "live"
@@ -346,8 +350,11 @@ class Blobs(Protocol):
         `may_read` gets repository names and is called in another thread.
         """
 
-    async def extend_lease(self, access: Access, digest: Digest) -> None:
-        """Keep an unreferenced blob for another day; nothing happens if it needs no lease."""
+    async def extend_lease(self, access: Access, digest: Digest) -> bool:
+        """Keep an unreferenced blob for another day; nothing happens if it needs no lease.
+
+        False if the repository does not hold it any more: the collector was faster.
+        """
 
     async def relocate(self, access: Access, digest: Digest, *, old: str, new: str) -> None:
         """The bytes under the store key `old` are lost; equal ones are under `new`.
@@ -543,6 +550,14 @@ class Metadata(Protocol):
 
     @property
     def credentials(self) -> Credentials: ...
+
+    @property
+    def collection(self) -> SqlCollection:
+        """The steps of the collector."""
+
+    @property
+    def upkeep(self) -> SqlUpkeep:
+        """What the collector does beside them."""
 
     @property
     def search(self) -> SqlSearch: ...

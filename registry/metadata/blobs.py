@@ -132,8 +132,18 @@ class SqlBlobs(Operations):
         return _link(tx, access, tx.connection.execute(query).mappings().first())
 
     @writes
-    def extend_lease(self, tx: Transaction, access: Access, digest: Digest) -> None:
+    def extend_lease(self, tx: Transaction, access: Access, digest: Digest) -> bool:
         access.require(PULL)
+        # On PostgreSQL a row that the collector has locked is waited for, and looked at again.
+        held = (
+            exists()
+            .where(repository_blob.c.digest == blob.c.digest)
+            .where(repository_blob.c.repository_id == repository.c.id)
+            .where(repository.c.name == access.name.text)
+        )
+        its = select(blob.c.digest).where(blob.c.digest == str(digest), blob.c.state == LIVE, held)
+        if tx.connection.execute(its.with_for_update(of=blob)).first() is None:
+            return False
         tx.connection.execute(
             update(blob)
             .where(
@@ -141,13 +151,10 @@ class SqlBlobs(Operations):
                 blob.c.state == LIVE,
                 blob.c.unreferenced_since.is_not(None),
                 blob.c.lease_until < tx.now + tx.terms.lease_s,
-                exists()
-                .where(repository_blob.c.digest == blob.c.digest)
-                .where(repository_blob.c.repository_id == repository.c.id)
-                .where(repository.c.name == access.name.text),
             )
             .values(lease_until=tx.now + tx.terms.lease_s)
         )
+        return True
 
     @writes
     def relocate(

@@ -1,7 +1,8 @@
 """Entries for the collector: every change that may end a use says so, in the same transaction.
 
 Nothing is found by scanning. An entry names what to look at and when, and why; the collector asks
-then whether it is really unused. A later event for the same thing moves the entry into the future.
+then whether it is really unused. A later event for the same thing moves the entry into the future,
+never nearer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from sqlalchemy import bindparam, case, exists, select, update
 
 from registry.metadata.tables import blob, gc_queue, manifest_blob
 from registry.metadata.transaction import Transaction, Upserting, batches, bound
+
+# Where untagged manifests stay for ever, they are looked at again this often: it may be changed.
+FOR_EVER_S = 30 * 24 * 3600
 
 _LOCK = (
     select(blob.c.digest)
@@ -42,7 +46,10 @@ _REVIEW = Upserting(
     ).on_conflict_do_update(
         index_elements=[gc_queue.c.kind, gc_queue.c.repository_id, gc_queue.c.key],
         set_={
-            "due_at": insert.excluded.due_at,
+            "due_at": case(
+                (insert.excluded.due_at > gc_queue.c.due_at, insert.excluded.due_at),
+                else_=gc_queue.c.due_at,
+            ),
             "event": insert.excluded.event,
             "tries": insert.excluded.tries,
         },
@@ -55,9 +62,15 @@ def review_blobs(tx: Transaction, digests: Iterable[str], *, due_at: int, event:
 
 
 def review_manifests(
-    tx: Transaction, repository_id: int, digests: Iterable[str], *, event: str
+    tx: Transaction,
+    repository_id: int,
+    digests: Iterable[str],
+    *,
+    event: str,
+    due_at: int | None = None,
 ) -> None:
-    due_at = tx.now + tx.terms.untagged_s
+    if due_at is None:
+        due_at = tx.now + (tx.terms.untagged_s or FOR_EVER_S)
     _review(tx, "manifest", repository_id, digests, due_at=due_at, event=event)
 
 

@@ -28,6 +28,7 @@ from registry.metadata import migration
 from registry.metadata.accounts import SqlAccounts
 from registry.metadata.base import HotReads, ImmediateReads, Metadata
 from registry.metadata.blobs import SqlBlobs
+from registry.metadata.collecting import SqlCollection
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
 from registry.metadata.history import SqlHistory
@@ -42,6 +43,7 @@ from registry.metadata.search_index import SqlSearchIndex
 from registry.metadata.tags import SqlTags
 from registry.metadata.transaction import Terms, Transaction, Transactions
 from registry.metadata.trash import SqlTrash
+from registry.metadata.upkeep import SqlUpkeep
 from registry.metadata.uploads import SqlUploads
 from registry.metadata.writer import Writer
 
@@ -126,6 +128,8 @@ class SqlMetadata:
     tags: SqlTags
     accounts: SqlAccounts
     credentials: SqlCredentials
+    collection: SqlCollection
+    upkeep: SqlUpkeep
     search: SqlSearch
     search_index: SqlSearchIndex
     history: SqlHistory
@@ -203,6 +207,8 @@ def assemble(
         tags=SqlTags(transactions),
         accounts=SqlAccounts(transactions),
         credentials=SqlCredentials(transactions),
+        collection=SqlCollection(transactions),
+        upkeep=SqlUpkeep(transactions),
         search=SqlSearch(transactions),
         search_index=SqlSearchIndex(transactions),
         history=SqlHistory(transactions),

@@ -78,9 +78,14 @@ _ADD = Upserting(
     .returning(manifest.c.id),
 )  # fmt: skip
 
-_FIND = select(manifest.c.id).where(
-    manifest.c.repository_id == _repository,
-    manifest.c.digest == bindparam("key", type_=manifest.c.digest.type),
+# Locked, so that the collector does not take it away before this push is done.
+_FIND = (
+    select(manifest.c.id)
+    .where(
+        manifest.c.repository_id == _repository,
+        manifest.c.digest == bindparam("key", type_=manifest.c.digest.type),
+    )
+    .with_for_update(read=True, key_share=True)
 )
 
 _USE_BLOB = insert(manifest_blob).values(
@@ -182,6 +187,8 @@ def put_manifest(
         events.record(tx, events.MANIFEST_PUSHED, access, digest=digest)
         if not tags:
             review_manifests(tx, repository_id, [digest], event="pushed untagged")
+    elif not tags:
+        review_manifests(tx, repository_id, [digest], event="pushed again")
     names = sorted({tag.text for tag in tags})
     if len(names) > 1 and change_id is None:
         change_id = record_change(tx, "push", access.subject)
@@ -272,26 +279,26 @@ def _insert(
 ) -> tuple[int, bool]:
     """The manifest's id, and whether it is new. The same bytes again change nothing."""
     digest = str(new.digest)
-    inserted = tx.connection.execute(
-        _ADD(tx),
-        {
-            "repository_id": repository_id,
-            "digest": digest,
-            "media_type": new.media_type,
-            "size": len(new.raw),
-            "raw": new.raw,
-            "subject_digest": None if new.subject is None else str(new.subject),
-            "artifact_type": new.artifact_type,
-            "config_media_type": new.config_media_type,
-            "annotations": json.dumps(dict(new.annotations), ensure_ascii=False),
-            "actor": access.subject,
-            "pushed_at": tx.now,
-        },
-    ).scalar()
-    if inserted is not None:
-        return int(inserted), True
-    found = tx.connection.execute(_FIND, {"repository": repository_id, "key": digest})
-    return int(found.scalar_one()), False
+    row = {
+        "repository_id": repository_id,
+        "digest": digest,
+        "media_type": new.media_type,
+        "size": len(new.raw),
+        "raw": new.raw,
+        "subject_digest": None if new.subject is None else str(new.subject),
+        "artifact_type": new.artifact_type,
+        "config_media_type": new.config_media_type,
+        "annotations": json.dumps(dict(new.annotations), ensure_ascii=False),
+        "actor": access.subject,
+        "pushed_at": tx.now,
+    }
+    while True:  # others may remove it between the two
+        inserted = tx.connection.execute(_ADD(tx), row).scalar()
+        if inserted is not None:
+            return int(inserted), True
+        found = tx.connection.execute(_FIND, {"repository": repository_id, "key": digest}).scalar()
+        if found is not None:
+            return int(found), False
 
 
 def _refer(tx: Transaction, repository_id: int, id: int, new: NewManifest, held: set[str]) -> None:

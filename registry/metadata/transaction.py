@@ -36,7 +36,7 @@ class Terms:
 
     #: How long bytes live without a manifest that uses them: the longest push.
     lease_s: int = 24 * 3600
-    #: How long a manifest lives without a tag.
+    #: How long a manifest lives without a tag; 0 is for ever.
     untagged_s: int = 24 * 3600
     #: How long an upload may rest.
     upload_expiry_s: int = 7 * 24 * 3600
