@@ -36,7 +36,8 @@ async def version(call: Call) -> Version:
 
 async def me(call: Call) -> Me:
     subject = call.caller.subject
-    return Me(subject.name, subject.role, call.is_admin)
+    name = "" if call.is_local else subject.name
+    return Me(name, subject.role, call.is_admin)
 
 
 async def openapi(call: Call) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Call:
     caller: Caller
     #: Whether the caller administers the registry.
     is_admin: bool
+    #: Whether this is a call in process, by whoever has the registry's files: no account.
+    is_local: bool = False
     paging: Paging = Paging()
     #: Of the repository in the path, where the table says `On(...)`.
     _access: Access | None = None

@@ -79,6 +79,7 @@ class ApiRoute(BaseRoute):
             parameters=parameters,
             caller=caller,
             is_admin=is_admin,
+            is_local=self._local is not None,
             paging=paging,
             _access=access,
             _body=await _read_body(exchange, endpoint),
