@@ -25,6 +25,7 @@ COMMANDS = {
     "tags": ("tags", "List the tags of a repository in its registry"),
     "serve": ("serve", "Run the registry server"),
     "user": ("user", "Manage the registry's users"),
+    "adopt": ("adopt", "Take over a docker/registry/v2 directory without copying its blobs"),
     "db": ("db", "Upgrade, check and back up the registry's database"),
     "config": ("config", "Check and explain the configuration"),
 }

@@ -20,7 +20,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -149,6 +149,27 @@ class DiskStorage:
                     continue
                 if touched < moment:
                     yield upload
+
+    def link(self, fd: int, key: StoreKey) -> None:
+        """Give the open file of another tree this name, too, without copying it. Nobody may write
+        to it any more: its bytes are a blob. What has the name already is replaced.
+
+        Raises: StorageFailed if it is on another file system or may not be linked.
+        """
+        target = self._path(key)
+        directory = os.path.dirname(target)
+        part = f"{target}.part"
+        with _translated(key):
+            os.fdatasync(fd)
+            _make_directory(directory)
+            with suppress(FileNotFoundError):
+                os.unlink(part)  # of a run that was killed
+            # With a directory given it is linkat, which follows /proc's link to the open file.
+            os.link(f"/proc/self/fd/{fd}", part, src_dir_fd=fd, follow_symlinks=True)
+            os.rename(part, target)
+            with suppress(FileNotFoundError):
+                os.unlink(part)  # rename does nothing where both are the same file already
+            sync_directory(directory)
 
     def _path(self, key: StoreKey) -> str:
         return os.path.join(self._root, str(key))

@@ -1,0 +1,1 @@
+"""Adopting the directory of another registry (`pyreg adopt`)."""
