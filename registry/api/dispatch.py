@@ -14,7 +14,7 @@ from registry.api.catalog import catalog
 from registry.api.exchange import Exchange
 from registry.api.extensions import discover, tag_history
 from registry.api.manifests import delete_manifest, push_manifest, read_manifest_by_reference
-from registry.api.problems import Refusal, problem_body, refuse
+from registry.api.problems import PROBLEM, Refusal, problem_body, refuse
 from registry.api.referrers import referrers
 from registry.api.routes import Target
 from registry.api.tags import list_tags
@@ -225,6 +225,6 @@ def _not_allowed(kind: str) -> Refusal:
 async def _reply(exchange: Exchange, refusal: Refusal) -> None:
     await exchange.reply(
         refusal.status,
-        [(b"content-type", b"application/json"), *refusal.headers],
+        [PROBLEM, *refusal.headers],
         problem_body(refusal),
     )

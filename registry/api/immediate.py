@@ -1,8 +1,10 @@
 """Pulls answered at once: manifests (GET, HEAD) and blobs (HEAD), from the parser's callback.
 
+A blob that is not there as well: a push asks so about each of its blobs.
+
 The same as the handlers in `manifests` and `blobs` do, for requests that have nothing unusual
 and whose answer is in a local database: the guard remembers the caller, the account is still what
-it was, the row is there. For all else, every refusal too, None: then the ordinary way answers.
+it was. For all else, every other refusal too, None: then the ordinary way answers.
 What is remembered here is only how texts are read and written, never that something exists.
 """
 
@@ -21,8 +23,10 @@ from registry.api.blobs import blob_headers
 from registry.api.exchange import Header
 from registry.api.manifests import manifest_headers
 from registry.api.params import etag_matches
+from registry.api.problems import PROBLEM, problem_body, refuse
 from registry.api.services import Services
 from registry.content.blobs import is_lease_due
+from registry.errors import BlobUnknown
 from registry.metadata.base import Access
 from registry.observe.requests import REQUEST_ID, About
 from registry.server.immediate import Answer, Client
@@ -123,11 +127,20 @@ class Immediate:
         reads = self._reads
         assert reads is not None and isinstance(reference, Digest)
         record = reads.blob(access, reference)
-        if record is None or is_lease_due(record):
+        if record is None:
+            return self._no_blob(access.name, reference)
+        if is_lease_due(record):
             return None
         if etag_matches(condition, str(reference)):
             return Answer(304, self._always + _blob_fields(reference, None), b"")
         return Answer(200, self._always + _blob_fields(reference, record.size), b"")
+
+    def _no_blob(self, name: RepositoryName, digest: Digest) -> Answer:
+        refusal = refuse(BlobUnknown(name, digest))
+        headers = [PROBLEM, *refusal.headers]
+        return Answer(
+            refusal.status, self._always + _lines(headers, len(problem_body(refusal))), b""
+        )
 
 
 def direct_address(client: Client, fields: Mapping[bytes, bytes]) -> str:

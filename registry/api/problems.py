@@ -22,6 +22,8 @@ log = logging.getLogger("pyreg.registry")
 
 Header = tuple[bytes, bytes]
 
+#: Of every error document.
+PROBLEM: Header = (b"content-type", b"application/json")
 RETRY_AFTER: tuple[Header, ...] = ((b"retry-after", b"1"),)
 CLOSE: tuple[Header, ...] = ((b"connection", b"close"),)
 

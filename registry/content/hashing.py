@@ -21,8 +21,10 @@ import ctypes
 import ctypes.util
 import hashlib
 import struct
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from ocispec.digest import Digest
@@ -88,7 +90,7 @@ class ResumableHasher:
 
     def __init__(self, algorithm: str, library: ctypes.CDLL) -> None:
         self._layout = _LAYOUTS[algorithm]
-        self._functions = _Functions(library, algorithm)
+        self._functions = _functions(library, algorithm)
         self._context = ctypes.create_string_buffer(self._layout.tail.size)
         self._functions.init(self._context)
         self.algorithm = algorithm
@@ -176,6 +178,26 @@ def can_resume() -> bool:
     return _library is not None
 
 
+class KeptHashes:
+    """Hashes that this process put down between two requests, by upload; the oldest are forgotten.
+
+    For one event loop. Whoever takes one up compares its size with what is stored.
+    """
+
+    def __init__(self, kept: int = 1024) -> None:
+        self._states: OrderedDict[str, bytes] = OrderedDict()
+        self._kept = kept
+
+    def put(self, upload: str, state: bytes) -> None:
+        self._states[upload] = state
+        if len(self._states) > self._kept:
+            self._states.popitem(last=False)
+
+    def take(self, upload: str) -> bytes:
+        """Empty if there is none."""
+        return self._states.pop(upload, b"")
+
+
 class HashingSink:
     """Where an upload's body goes: hashed, then written, at most `limit` bytes in total.
 
@@ -215,6 +237,12 @@ class _Functions:
             library, f"{name}_Update", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
         )
         self.final = _declare(library, f"{name}_Final", ctypes.c_void_p, ctypes.c_void_p)
+
+
+@cache
+def _functions(library: ctypes.CDLL, algorithm: str) -> _Functions:
+    """Looked up once: it costs more than hashing a small piece."""
+    return _Functions(library, algorithm)
 
 
 def _declare(library: ctypes.CDLL, name: str, *arguments: Any) -> Any:

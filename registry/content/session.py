@@ -109,17 +109,19 @@ def open_session(
     *,
     start: int | None,
     algorithm: str,
+    hashed: bytes = b"",
 ) -> Session:
     """Take hold of an upload, to add bytes at `start`; None is wherever it ends.
 
-    `algorithm` is the digest's, where it is known already, else the record's.
+    `algorithm` is the digest's, where it is known already, else the record's. `hashed` is the hash
+    that a request before this one put down, if it is not in the row.
 
     Raises: UploadUnknown, OffsetMismatch, UploadBusy of the storage.
     """
     status = storage.status(record.id, progress)
     writer = storage.append(record.id, status.size if start is None else start, progress)
     try:
-        hasher = _running_hash(storage, record, status, algorithm)
+        hasher = _running_hash(storage, record, status, algorithm, hashed)
     except BaseException:
         writer.close()
         raise
@@ -146,19 +148,24 @@ def hash_blob(blobs: BlobReader, key: StoreKey, algorithm: str) -> Digest:
 
 def saved_hash(record: UploadRecord, status: UploadStatus) -> Hasher | None:
     """The hash that the row saved, if it is of exactly the bytes that are stored."""
-    if not record.hash_state or record.offset != status.size or record.store_state != status.epoch:
+    if record.offset != status.size or record.store_state != status.epoch:
+        return None
+    return _resumed(record.hash_state, record.algorithm, status.size)
+
+
+def _resumed(state: bytes, algorithm: str, size: int) -> Hasher | None:
+    """The hash that was put down, if it is of this algorithm and so many bytes."""
+    if not state:
         return None
     try:
-        hasher = resume_hasher(record.hash_state)
+        hasher = resume_hasher(state)
     except InvalidHashState:
         return None
-    if hasher.size != status.size or hasher.algorithm != record.algorithm:
-        return None
-    return hasher
+    return hasher if hasher.size == size and hasher.algorithm == algorithm else None
 
 
 def _running_hash(
-    storage: Storage, record: UploadRecord, status: UploadStatus, algorithm: str
+    storage: Storage, record: UploadRecord, status: UploadStatus, algorithm: str, hashed: bytes
 ) -> Hasher | None:
     """None if the stored bytes must be read once more at the end anyway."""
     if status.size == 0:
@@ -166,6 +173,10 @@ def _running_hash(
     if algorithm != record.algorithm:
         return None
     saved = saved_hash(record, status)
+    if saved is None and storage.keeps_uploads:
+        # Bytes that are there never change, only more come: so many bytes are those that were
+        # hashed.
+        saved = _resumed(hashed, algorithm, status.size)
     if saved is None and storage.keeps_uploads:
         return hash_stored(storage, record.id, algorithm)
     return saved

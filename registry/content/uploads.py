@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from ocispec.digest import Digest
 from ocispec.distribution.scope import PUSH
-from registry.content.hashing import HashingSink, new_hasher
+from registry.content.hashing import HashingSink, KeptHashes, new_hasher
 from registry.content.retries import Placed, PlacedUploads, size_hashed
 from registry.content.session import RowProgress, Session, hash_blob, open_session
 from registry.errors import DigestMismatched, SizeMismatch, StaleGeneration, UploadUnknown
@@ -51,16 +51,27 @@ class BlobUploads:
         self._storage = storage
         self._limit = max_blob_bytes
         self._placed = PlacedUploads()
+        self._hashed = KeptHashes()
 
     async def begin(self, access: Access, *, algorithm: str = "sha256") -> UploadRecord:
         """An empty upload, ready to be written to."""
-        record = await self._metadata.uploads.begin(access, algorithm=algorithm)
+        upload = str(uuid4())
+        is_made = False
+
+        def make() -> None:
+            nonlocal is_made
+            if not is_made:  # the transaction may be tried again
+                self._storage.begin(upload)
+                is_made = True
+
         try:
-            await in_thread(RECEIVERS, self._storage.begin, record.id)
-        except BaseException:
-            await self._metadata.uploads.cancel(access, record.id)
+            return await self._metadata.uploads.begin(
+                access, algorithm=algorithm, upload=upload, make=make
+            )
+        except Exception:
+            if is_made:
+                await in_thread(RECEIVERS, self._storage.abort, upload)
             raise
-        return record
 
     async def size(self, access: Access, upload: str) -> int:
         """Bytes received so far. Raises: UploadUnknown."""
@@ -275,9 +286,12 @@ class BlobUploads:
     ) -> Callable[[], Session]:
         """What takes hold of the upload; it blocks."""
         progress = RowProgress(self._metadata.uploads, access, record, asyncio.get_running_loop())
+        hashed = self._hashed.take(record.id)
 
         def take() -> Session:
-            return open_session(self._storage, record, progress, start=start, algorithm=algorithm)
+            return open_session(
+                self._storage, record, progress, start=start, algorithm=algorithm, hashed=hashed
+            )
 
         return take
 
@@ -362,8 +376,9 @@ class BlobUploads:
     async def _advance(self, access: Access, session: Session) -> None:
         """Save how far the upload is; the bytes are stored before the row says so.
 
-        Not for a few bytes, which are hashed again sooner than a row is written; the bytes count,
-        not the row. Unless the row must live longer, or is all there is to go by.
+        Not for a few bytes: their hash is kept in memory, and where it is not, they are hashed
+        again sooner than a row is written. The bytes count, not the row. Unless the row must live
+        longer, or is all there is to go by.
         """
         record = session.record
         expected_state = None
@@ -371,6 +386,7 @@ class BlobUploads:
             await in_thread(RECEIVERS, session.writer.seal)
             expected_state = session.progress.state
         elif session.writer.offset <= SMALL and time.time() < _half_life(record):
+            self._hashed.put(record.id, session.hash_state)
             return
         saved = await self._metadata.uploads.advance(
             access,

@@ -368,9 +368,20 @@ class Blobs(Protocol):
 
 class Uploads(Protocol):
     async def begin(
-        self, access: Access, *, algorithm: str = "sha256", store_state: str = "", upload: str = ""
+        self,
+        access: Access,
+        *,
+        algorithm: str = "sha256",
+        store_state: str = "",
+        upload: str = "",
+        make: Callable[[], None] | None = None,
     ) -> UploadRecord:
-        """Begin an upload, creating the repository if need be. `upload` may propose an id."""
+        """Begin an upload, creating the repository if need be. `upload` may propose an id.
+
+        `make` is called in the transaction's thread before it ends, and may be called again if it
+        must be repeated; where it fails, nothing began. A power cut may undo a beginning that was
+        answered, as it may undo received bytes; the end of a process may not.
+        """
 
     async def advance(
         self,

@@ -49,8 +49,10 @@ from registry.metadata.writer import Writer
 
 T = TypeVar("T")
 
-# One round of waiting for another process's write lock; the writer waits several.
+# Waiting for another process that repairs the file after a crash.
 _BUSY_S = 5.0
+# Waiting for another process's write lock.
+_LOCK_S = 30.0
 
 # Listings read a page each: more threads would only compete for the interpreter.
 _READERS = 2
@@ -71,21 +73,24 @@ class Database:
         self._clock = clock
         self._terms = terms
         self._closed = False
-        self._writing = sqlite_engine(path, begin="BEGIN IMMEDIATE")
+        self._writing = sqlite_engine(path, begin="", busy_s=0)  # the writer waits, and begins
         self._reading = sqlite_engine(path, begin="BEGIN")
         connection = self._writing.connect()
-        self._writer = Writer(connection, clock=self._now, terms=terms, busy_s=_BUSY_S)
+        self._writer = Writer(connection, clock=self._now, terms=terms, busy_s=_LOCK_S)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="metadata-reader")
         self._lock = threading.Lock()
 
     def _now(self) -> int:
         return int(self._clock())
 
-    async def write(self, step: Callable[[Transaction], T]) -> T:
-        """Run a step and commit it to disk; if it raises, nothing of it happened."""
+    async def write(self, step: Callable[[Transaction], T], *, flushed: bool = True) -> T:
+        """Run a step and commit it to disk; if it raises, nothing of it happened.
+
+        Without `flushed` a power cut may undo it.
+        """
         if self._lease is not None:
             self._lease.require()
-        return await asyncio.wrap_future(self._writer.submit(step))
+        return await self._writer.run(step, flushed=flushed)
 
     async def read(self, step: Callable[[Transaction], T]) -> T:
         """Run a step that only reads."""
@@ -244,8 +249,12 @@ def make_file(path: Path) -> None:
         ) from error
 
 
-def sqlite_engine(path: Path, *, begin: str) -> Engine:
-    """Connections whose transactions start with `begin`, the driver's own logic being off."""
+def sqlite_engine(path: Path, *, begin: str, busy_s: float = _BUSY_S) -> Engine:
+    """Connections whose transactions start with `begin`, the driver's own logic being off.
+
+    Where `begin` is empty, whoever uses them begins and ends transactions. `busy_s` is how long a
+    statement waits for another process.
+    """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         connect_args={"isolation_level": None, "timeout": _BUSY_S, "check_same_thread": False},
@@ -261,12 +270,15 @@ def sqlite_engine(path: Path, *, begin: str) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA busy_timeout = {int(busy_s * 1000)}")
         # The log file may have been made just now; its name must survive a power cut too.
         _sync_directory(path.absolute().parent)
 
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    if begin:
+
+        @event.listens_for(engine, "begin")
+        def start(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
 
     return engine
 

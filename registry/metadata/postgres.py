@@ -55,6 +55,8 @@ _SCHEMA_LOCK = 0x7079726567
 _MIGRATION_LOCK_MS = 600_000
 
 _BEGIN_WRITE = b"BEGIN; SELECT pg_current_xact_id()::text"
+# https://www.postgresql.org/docs/current/wal-async-commit.html
+_BEGIN_UNFLUSHED = b"BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text"
 _BEGIN_READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -91,12 +93,12 @@ class PostgresDatabase:
         self._lock = threading.Lock()
         self._closed = False
 
-    async def write(self, step: Callable[[Transaction], T]) -> T:
+    async def write(self, step: Callable[[Transaction], T], *, flushed: bool = True) -> T:
         """Run a step and commit it; if it raises, nothing of it happened.
 
         DatabaseUnreachable alone leaves open whether it did.
         """
-        return await self._run(self._writers, lambda: self._change(step))
+        return await self._run(self._writers, lambda: self._change(step, flushed))
 
     async def read(self, step: Callable[[Transaction], T]) -> T:
         """Run a step that only reads, all of it in one state of the database."""
@@ -135,11 +137,12 @@ class PostgresDatabase:
                 time.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, 0.5)
 
-    def _change(self, step: Callable[[Transaction], T]) -> T:
+    def _change(self, step: Callable[[Transaction], T], flushed: bool) -> T:
         with self._connected() as connection:
             raw = _driver(connection)
-            cursor = raw.execute(_BEGIN_WRITE)
-            cursor.nextset()
+            cursor = raw.execute(_BEGIN_WRITE if flushed else _BEGIN_UNFLUSHED)
+            while cursor.nextset():
+                pass
             (xid,) = cursor.fetchone() or ("",)
             result = step(Transaction(connection, int(self._clock()), self._terms))
             try:

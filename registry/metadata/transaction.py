@@ -59,7 +59,9 @@ class Transactions(Protocol):
 
     async def read(self, step: Callable[[Transaction], T]) -> T: ...
 
-    async def write(self, step: Callable[[Transaction], T]) -> T: ...
+    async def write(self, step: Callable[[Transaction], T], *, flushed: bool = True) -> T:
+        """Run a step and commit it; without `flushed` it may end with the machine, as long as
+        nothing that was flushed later is kept."""
 
 
 class Operations:
@@ -90,6 +92,19 @@ def writes(step: Step[S, P, T]) -> Operation[S, P, T]:
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with _counted("write"):
             return await self.transactions.write(lambda tx: step(self, tx, *args, **kwargs))
+
+    return _named_like(step, run)
+
+
+def writes_unflushed(step: Step[S, P, T]) -> Operation[S, P, T]:
+    """As `writes`, for what may be undone by a power cut (never by the end of a process): its
+    commit does not wait for the disk."""
+
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with _counted("write"):
+            return await self.transactions.write(
+                lambda tx: step(self, tx, *args, **kwargs), flushed=False
+            )
 
     return _named_like(step, run)
 

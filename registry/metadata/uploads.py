@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import RowMapping, and_, bindparam, delete, func, insert, select, update
@@ -21,6 +22,7 @@ from registry.metadata.transaction import (
     is_upload_id,
     reads,
     writes,
+    writes_unflushed,
 )
 
 _COLUMNS = (
@@ -81,7 +83,7 @@ _REMOVE = delete(upload).where(upload.c.id.in_(bindparam("ids", expanding=True))
 class SqlUploads(Operations):
     """Implements `registry.metadata.base.Uploads`."""
 
-    @writes
+    @writes_unflushed
     def begin(
         self,
         tx: Transaction,
@@ -90,6 +92,7 @@ class SqlUploads(Operations):
         algorithm: str = "sha256",
         store_state: str = "",
         upload: str = "",
+        make: Callable[[], None] | None = None,
     ) -> UploadRecord:
         access.require(PUSH)
         record = UploadRecord(
@@ -102,6 +105,8 @@ class SqlUploads(Operations):
             expires_at=tx.now + tx.terms.upload_expiry_s,
         )
         _insert(tx, ensure_repository(tx, access), access.subject, record)
+        if make is not None:
+            make()
         return record
 
     @writes

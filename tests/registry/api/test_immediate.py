@@ -226,6 +226,13 @@ AT_ONCE = {
     "close": (head("GET", "{tag}", "Connection: close"), 1),
     "close, HEAD": (head("HEAD", "{blob}", "Connection: Close, x"), 1),
     "close, 304": (head("GET", "{tag}", "Connection: close", "If-None-Match: *"), 1),
+    "no such blob": (head("HEAD", "/v2/team/app/blobs/sha256:" + "0" * 64), 1),
+    "no such blob, condition": (
+        head("HEAD", "/v2/team/app/blobs/sha256:" + "0" * 64, "If-None-Match: *"), 1
+    ),
+    "no such blob, other algorithm": (
+        head("HEAD", "/v2/team/app/blobs/sha512:" + "0" * 128), 1
+    ),
     "with an id": (head("GET", "{tag}", "X-Request-Id: mine-1"), 1),
     "with a strange id": (head("GET", "{tag}", "X-Request-Id: a b"), 1),
     "odd spelling of names": (head("GET", "{tag}", "iF-nOnE-mAtCh:   *   "), 1),
@@ -246,7 +253,7 @@ ORDINARY = {
     "no such tag": head("GET", "/v2/team/app/manifests/no"),
     "no such tag, HEAD": head("HEAD", "/v2/team/app/manifests/no"),
     "no such repository": head("GET", "/v2/team/none/manifests/latest"),
-    "no such blob": head("HEAD", "/v2/team/app/blobs/sha256:" + "0" * 64),
+    "no such blob, no token": head("HEAD", "/v2/team/none/blobs/sha256:" + "0" * 64),
     "no such digest": head("HEAD", "/v2/team/app/manifests/sha256:" + "0" * 64),
     "bytes of a blob": head("GET", "{blob}"),
     "part of a blob": head("HEAD", "{blob}", "Range: bytes=0-1"),
@@ -434,7 +441,7 @@ def test_a_deleted_blob_is_seen_by_the_next_request(fresh: World) -> None:
     warmed(fresh)
     assert seen(fresh, path, method="HEAD") == (200, 1)
     assert fresh.ask("DELETE", path).status_code == 202
-    assert seen(fresh, path, method="HEAD") == (404, 0)
+    assert seen(fresh, path, method="HEAD") == (404, 1)
 
 
 def test_a_lease_that_is_due_is_renewed_by_the_ordinary_way(tmp_path: Path) -> None:

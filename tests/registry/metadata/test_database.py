@@ -168,7 +168,7 @@ async def test_a_caller_that_went_away_before_its_turn_costs_nothing(file_regist
 
 
 async def test_a_lock_that_is_never_released_is_reported(path, monkeypatch):
-    monkeypatch.setattr(database_module, "_BUSY_S", 0.02)
+    monkeypatch.setattr(database_module, "_LOCK_S", 0.02)
     database = Database(path, clock=Clock(), terms=Terms())
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -210,6 +210,28 @@ async def test_durability_settings(file_registry):
         return tuple(tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names)
 
     assert await file_registry.database.write(pragmas) == ("wal", 2, 1)
+    unflushed = await file_registry.database.write(pragmas, flushed=False)
+    assert unflushed == ("wal", 1, 1)
+    assert await file_registry.database.write(pragmas) == ("wal", 2, 1)
+
+
+async def test_a_group_with_one_flushed_step_is_flushed(file_registry):
+    """What waits together is committed together: the strictest of them counts."""
+    gate = threading.Event()
+    held = asyncio.ensure_future(file_registry.database.write(lambda tx: gate.wait(10)))
+    await asyncio.sleep(0.05)
+
+    def synchronous(tx: Transaction) -> object:
+        return tx.connection.exec_driver_sql("PRAGMA synchronous").scalar()
+
+    both = [
+        asyncio.ensure_future(file_registry.database.write(synchronous, flushed=flushed))
+        for flushed in (False, True)
+    ]
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert await asyncio.gather(*both) == [2, 2]
+    await held
 
 
 async def test_closing_finishes_what_was_begun_and_is_harmless_twice(path):
@@ -233,25 +255,35 @@ async def test_closing_finishes_what_was_begun_and_is_harmless_twice(path):
 async def test_writes_go_on_after_a_roll_back_that_failed(path, monkeypatch):
     """A disk that fails at the worst moment must not end the thread that all writes need."""
     database = Database(path, clock=Clock(), terms=Terms())
-    connection = database._writer._connection
-    roll_back = connection.rollback
+    writer = database._writer
+    lost = writer._driver()
+    failed = []
 
-    def fail_once() -> None:
-        monkeypatch.setattr(connection, "rollback", roll_back)
-        raise OSError("input/output error")
+    class Failing:
+        """The driver's connection, whose roll-back does not work any more."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(lost, name)
+
+        def rollback(self) -> None:
+            monkeypatch.undo()
+            failed.append(True)
+            raise OSError("input/output error")
 
     def broken(tx: Transaction) -> None:
         raise NameUnknown("team/app")
 
     try:
-        monkeypatch.setattr(connection, "rollback", fail_once)
+        monkeypatch.setattr(writer, "_driver", Failing)
         with pytest.raises(NameUnknown):
             await database.write(broken)
+        assert failed
 
         def step(tx: Transaction) -> int:
             tx.connection.execute(text("INSERT INTO repository(name, created_at) VALUES('x', 1)"))
             return int(tx.connection.execute(text("SELECT count(*) FROM repository")).scalar_one())
 
         assert await database.write(step) == 1
+        assert writer._driver() is not lost
     finally:
         database.close()
