@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from registry.api.problems import Refusal
 from registry.api.v1.call import Call
+from registry.api.v1.listings import sliced
 from registry.api.v1.parameters import ACCOUNT_NAME
 from registry.api.v1.shapes import Text
 from registry.api.v1.table import Endpoint, Listing, Who
@@ -55,12 +56,7 @@ class NewPassword:
 
 async def list_users(call: Call) -> Listing:
     found = await call.services.metadata.accounts.all()
-    after = sorted(
-        (each for each in found if each.name > call.paging.last), key=lambda each: each.name
-    )
-    page = after[: call.paging.n]
-    more = len(after) > len(page)
-    return Listing(tuple(map(_shown, page)), page[-1].name if more else "")
+    return sliced(call, map(_shown, found), lambda user: user.name)
 
 
 async def add_user(call: Call) -> User:

@@ -189,3 +189,16 @@ async def test_requests_are_counted_and_limited(tmp_path: Path) -> None:
             answers = [await alice.get("/api/v1/me") for _ in range(5)]
     assert [answer.status_code for answer in answers][-1] == 429
     assert answers[-1].headers["retry-after"]
+
+
+async def test_calls_are_in_the_metrics(tmp_path: Path) -> None:
+    secret = "a token for metrics alone"
+    async with started(tmp_path, metrics_token=secret) as registry:
+        async with registry.basic("alice") as alice:
+            await alice.get("/api/v1/me")
+            await alice.get("/api/v1/no/such")
+        answer = await registry.anonymous.get(
+            "/metrics", headers={"authorization": f"Bearer {secret}"}
+        )
+    assert 'pyreg_http_requests_total{kind="api",method="GET",status="200"} 1.0' in answer.text
+    assert 'pyreg_http_requests_total{kind="api",method="GET",status="404"} 1.0' in answer.text
