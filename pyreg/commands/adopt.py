@@ -24,9 +24,9 @@ COMMAND = Command(
     minimum=1,
     maximum=1,
     details="DIR is the old registry's rootdirectory. Its blobs are hashed and get a second name\n"
-    "in the registry's directory: hard links, so on the same file system. The old tree stays as it\n"
-    "is. Stop the old registry, or pushes to it: what comes later is taken by running this again,\n"
-    "as after an interruption. Exits with 1 if anything had to be left out.",
+    "in the registry's directory: hard links, so on the same file system. The old tree stays\n"
+    "as it is. Stop the old registry, or pushes to it: what comes later is taken by running this\n"
+    "again, as after an interruption. Exits with 1 if anything had to be left out.",
 )
 SHOWN = 50
 
