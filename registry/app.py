@@ -228,7 +228,7 @@ async def open_services(
 
 def open_database(settings: Settings) -> Metadata:
     """The database of these settings, created or upgraded as need be. Blocks."""
-    terms = Terms(upload_expiry_s=settings.upload_expiry_s)
+    terms = Terms(upload_expiry_s=settings.upload_expiry_s, history_s=settings.history_days * 86400)
     return open_metadata(
         Path(settings.data) / DATABASE,
         database=settings.database,

@@ -51,6 +51,8 @@ class Settings:
     max_manifest_bytes: a larger manifest is refused with 413; at least 4 MiB, the spec's minimum.
     max_blob_bytes: a larger upload is refused with 413.
     upload_expiry_s: how long an upload may rest before it is forgotten.
+    history_days: how long deleted manifests, tags and repositories can be restored; their bytes
+        stay as long. 0: not at all.
     page_size: most tags or repositories in one page of a listing.
     access_log: a line for each request on standard error: "off", "text" or "json".
     metrics: who may read /metrics: "off" is nobody, "loopback" callers on this machine with no
@@ -114,6 +116,7 @@ class Settings:
     max_manifest_bytes: int = 4 * MIB
     max_blob_bytes: int = 512 * GIB
     upload_expiry_s: int = 7 * 24 * 3600
+    history_days: int = 30
     page_size: int = 1000
     access_log: str = "off"
     metrics: str = "loopback"
@@ -315,6 +318,7 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("max_manifest_bytes", 4 * MIB, 64 * MIB),
     Range("max_blob_bytes", 1, 1 << 50),
     Range("upload_expiry_s", 60, 365 * 24 * 3600),
+    Range("history_days", 0, 3650),
     Range("page_size", 1, 10_000),
     Range("graceful_s", 0, 3600),
     Range("workers", 1, 256),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from registry.api.v1 import (
     about,
+    history,
     repositories,
     search,
     users,
@@ -16,5 +17,6 @@ TABLE = Table(
         *users.ENDPOINTS,
         *repositories.ENDPOINTS,
         *search.ENDPOINTS,
+        *history.ENDPOINTS,
     )
 )
