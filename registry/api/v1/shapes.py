@@ -239,7 +239,9 @@ def _read_fields(kind: type, value: object, where: str, problems: list[str]) -> 
     for name in value:
         if name not in hints:
             known = ", ".join(hints) or "none"
-            problems.append(f"{_join(where, str(name)[:80])} is not known; known are {known}")
+            problems.append(
+                f"{ascii(_join(where, str(name)[:80]))[1:-1]} is not known; known are {known}"
+            )
     found: dict[str, Any] = {}
     for field in fields(kind):
         place = _join(where, field.name)
