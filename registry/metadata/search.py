@@ -34,9 +34,8 @@ from registry.search.query import PLATFORM, TYPE, Filter, Query
 
 # A filter that fits at most so many entries narrows the candidates.
 _FEW = 2_000
-# Sizes of the pieces that candidates are taken in, after the first.
-_PIECES = (2_000, 20_000)
-_EVERYTHING = 1_000_000_000
+# Candidates that are looked at together, after the first.
+_PIECE = 500
 # More patterns than that cost more than asking `may_read` alone.
 _MAX_PATTERNS = 64
 
@@ -93,9 +92,9 @@ class SqlSearch(Operations):
             else:
                 narrow.append(search_repository.c.repository_id.in_(few))
         found: list[tuple[int, FoundRepository]] = []
-        for piece in _pieces(tx, query, visible, narrow, n=n, after=after):
-            seen = [row for row in piece if visible.may_read(row[1].name)]
-            found += _confirmed(tx, seen, dense)
+        first = (6 if dense else 2) * n + 50
+        for piece in _pieces(tx, query, visible, narrow, n=n, after=after, first=first):
+            found += _confirmed(tx, piece, dense)
             if len(found) > n:
                 break
         page = found[:n]
@@ -114,18 +113,25 @@ def _pieces(
     *,
     n: int,
     after: Place | None,
+    first: int,
 ) -> Iterator[list[Row]]:
-    """Candidates in order."""
-    for limit in (2 * n + 50, *_PIECES, _EVERYTHING):
+    """Candidates that may be seen, in order. The first piece is asked for alone, because the best
+    of many are found faster than all are sorted; the others are read as they are wanted."""
+    may_read = visible.may_read
+    for limit in (first, None):
         statement = _candidates(tx, query, visible, narrow, after).limit(limit)
-        rows = [
-            (r.id, FoundRepository(r.name, r.description, r.updated_at, r.rank))
-            for r in tx.connection.execute(statement)
-        ]
-        yield rows
-        if len(rows) < limit:
+        count = 0
+        with tx.connection.execute(statement) as result:
+            for part in result.partitions(limit or _PIECE):
+                count += len(part)
+                after = part[-1].rank, part[-1].name
+                yield [
+                    (id, FoundRepository(name, description, updated, rank))
+                    for id, name, description, updated, rank in part
+                    if may_read(name)
+                ]
+        if limit is None or count < limit:
             return
-        after = rows[-1][1].rank, rows[-1][1].name
 
 
 def _candidates(
@@ -135,7 +141,7 @@ def _candidates(
     narrow: list[ColumnElement[bool]],
     after: Place | None,
 ) -> Any:
-    s = search_repository.c
+    s, r = search_repository.c, repository.c
 
     def part(
         id: ColumnElement[int],
@@ -154,8 +160,7 @@ def _candidates(
             description.label("description"),
             updated.label("updated_at"),
             rank.label("rank"),
-        )
-        statement = statement.where(*(_holds(tx, text, word) for word in query.words))
+        ).where(*(_at(tx, text, word) > 0 for word in query.words))
         if visible.patterns is not None and len(visible.patterns) <= _MAX_PATTERNS:
             statement = statement.where(or_(*(like(tx, name, p) for p in visible.patterns)))
         if after is not None and not ranks:
@@ -167,34 +172,33 @@ def _candidates(
         return statement
 
     indexed = part(s.repository_id, s.name, s.text, s.description, s.updated_at).where(*narrow)
-    if query.filters:
+    newest = select(func.coalesce(func.max(s.repository_id), 0)).scalar_subquery()
+    is_new = r.id > newest
+    if query.filters or tx.connection.execute(select(r.id).where(is_new).limit(1)).first() is None:
         return indexed.order_by("rank", "name") if query.words else indexed.order_by(s.name)
     # Repositories that the indexer has not met yet are found by name at once.
-    newest = select(func.coalesce(func.max(s.repository_id), 0)).scalar_subquery()
-    r = repository.c
-    begun = part(r.id, r.name, literal("/") + r.name, literal(""), r.created_at)
-    both = union_all(indexed, begun.where(r.id > newest)).subquery()
+    text = literal("/") + r.name + literal("\n")
+    begun = part(r.id, r.name, text, literal(""), r.created_at).where(is_new)
+    both = union_all(indexed, begun).subquery()
     return select(both).order_by(both.c.rank, both.c.name)
 
 
 def _at(tx: Transaction, text: ColumnElement[str], word: str) -> ColumnElement[int]:
+    """Where the word begins, from 1; 0 if it is not there."""
     name = "strpos" if tx.connection.dialect.name == "postgresql" else "instr"
     found: ColumnElement[int] = getattr(func, name)(text, word)
     return found
 
 
-def _holds(tx: Transaction, text: ColumnElement[str], word: str) -> ColumnElement[bool]:
-    return _at(tx, text, word) > 0
-
-
 def _rank(
     tx: Transaction, word: str, name: ColumnElement[str], text: ColumnElement[str]
 ) -> ColumnElement[int]:
+    """`text` is "/" + the name + a line end + the description, which has no line end."""
     return case(
         (name == word, 0),
-        (func.substr(literal("/") + name, func.length(name) + 1 - len(word)) == "/" + word, 1),
-        (_holds(tx, literal("/") + name, "/" + word), 2),
-        (_holds(tx, name, word), 3),
+        (_at(tx, text, f"/{word}\n") > 0, 1),
+        (_at(tx, text, f"/{word}").between(1, func.length(name)), 2),
+        (_at(tx, name, word) > 0, 3),
         else_=4,
     )
 
@@ -221,9 +225,11 @@ def _fits(tx: Transaction, one: Filter) -> ColumnElement[bool]:
 
 def _few(tx: Transaction, one: Filter) -> list[int] | None:
     """The repositories that a filter fits; None if they are many."""
-    statement = select(search_term.c.repository_id).where(_fits(tx, one)).limit(_FEW + 1)
-    ids = tx.connection.execute(statement).scalars().all()
-    return None if len(ids) > _FEW else sorted(set(ids))
+    fitting = select(search_term.c.repository_id).where(_fits(tx, one)).limit(_FEW + 1)
+    count = select(func.count()).select_from(fitting.subquery())
+    if tx.connection.execute(count).scalar_one() > _FEW:
+        return None
+    return sorted(set(tx.connection.execute(fitting).scalars()))
 
 
 def _confirmed(tx: Transaction, rows: Sequence[Row], dense: list[Filter]) -> list[Row]:
