@@ -21,7 +21,15 @@ from registry.metadata.tables_search import (
     search_repository,
     search_term,
 )
-from registry.metadata.transaction import Operations, Transaction, batches, insert, reads, writes
+from registry.metadata.transaction import (
+    Operations,
+    Transaction,
+    batches,
+    insert,
+    reads,
+    writes,
+    writes_unflushed,
+)
 from registry.search.query import TAG
 from registry.search.terms import MAX_CONFIG_BYTES, Terms, dump_terms, load_terms
 
@@ -224,7 +232,7 @@ class SqlSearchIndex(Operations):
             batch.rebuilding, batch.rebuilt = (later[0] if later else ""), ""
         return batch
 
-    @writes
+    @writes_unflushed
     def store(
         self,
         tx: Transaction,
@@ -239,6 +247,8 @@ class SqlSearchIndex(Operations):
 
         `terms` by manifest id. `position`: how far events need not be read again. `piece_of`: the
         phase and place that a rebuild was at, which goes on unless it was asked for anew.
+
+        Not flushed: a power cut takes the position back together with what was brought in.
         """
         p = outbox_position.c
         held = tx.connection.execute(

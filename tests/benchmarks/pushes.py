@@ -65,8 +65,8 @@ def push_images(
     return found
 
 
-def run_pushes(targets: list[Target], rounds: int, images: int) -> list[Row]:
-    """Images a second of every target, for both shapes of a push."""
+def run_pushes(targets: list[Target], rounds: int, images: int, *, workers: int = 1) -> list[Row]:
+    """Images a second of every target, for both shapes of a push; `workers` are our processes."""
     client = compiled("push")
     if not client:
         print("no C compiler (apt-get install gcc libc6-dev): pushes of small images not measured")
@@ -85,7 +85,8 @@ def run_pushes(targets: list[Target], rounds: int, images: int) -> list[Row]:
             return found["images"] / found["seconds"]
 
         row = contest(
-            f"push as {shape} ({requests}), {AT_ONCE} at once",
+            f"push as {shape} ({requests}), {AT_ONCE} at once"
+            + (f", {workers} workers" if workers > 1 else ""),
             {t.name: (lambda n, t=t, m=measure: m(n, t)) for t in targets},
             unit="images/s",
             rounds=rounds,

@@ -29,6 +29,8 @@ from tests.builders.servers import Server, start_docker_registry, start_nginx, s
 from tests.builders.tools import find_tool
 
 REPOSITORY = "bench/image"
+#: Processes of `pyreg serve` where one is not all that is measured.
+WORKERS = 2
 GROUPS = ("small", "get", "put", "patch", "push", "latency", "memory")
 
 
@@ -87,12 +89,24 @@ def run(root: Path, rounds: int, *, quick: bool, only: Collection[str] = GROUPS)
             return small_requests(load, target, "GET", tag, 1, 2.0 if quick else 3.0)
 
         seconds = 1.0 if quick else 2.0
+
+        def pushes() -> list[Row]:
+            images = 20 if quick else 60
+            rows = run_pushes(targets, rounds, images)
+            several = start_pyreg(root / "pyreg-workers", "--workers", str(WORKERS))
+            try:
+                target = Target(OURS, several.port)
+                _log_in(target, several)
+                return rows + run_pushes([target, targets[1]], rounds, images, workers=WORKERS)
+            finally:
+                several.stop()
+
         groups: dict[str, Callable[[], list[Row]]] = {
             "small": lambda: _small(load, targets, digest_of(small[0][0]), rounds, seconds),
             "get": lambda: run_downloads(fetch, readers, paths, rounds),
             "put": lambda: run_uploads("put", places, rounds),
             "patch": lambda: run_uploads("patch", places, rounds),
-            "push": lambda: run_pushes(targets, rounds, 20 if quick else 60),
+            "push": pushes,
             "latency": lambda: run_latency(fetch, one_client, places, path, rounds),
             "memory": lambda: run_memory(fetch, places),
         }

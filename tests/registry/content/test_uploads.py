@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from registry.metadata.database import open_metadata
 from registry.server.extensions import Sink
 from registry.storage.base import Progress, UploadStatus
 from registry.storage.disk import DiskStorage
+from registry.storage.errors import StorageFull
 
 DAY = 24 * 3600
 ACCESS = Access(RepositoryName("team/app"), "alice", frozenset({PULL, PUSH}))
@@ -88,5 +90,57 @@ async def test_small_pieces_write_the_row_only_to_make_it_live_longer(
         assert row is not None
         assert row.offset == SMALL + 1
         await uploads.finish(ACCESS, begun.id, Digest.of(b"a" + large), None, start=None, size=None)
+    finally:
+        metadata.close()
+
+
+class CountingStorage(DiskStorage):
+    """Counts how often an upload's bytes are read back."""
+
+    reads = 0
+
+    def read(self, upload: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
+        self.reads += 1
+        return super().read(upload, chunk_size)
+
+
+async def test_a_small_piece_is_hashed_once_unless_another_process_added_to_it(
+    tmp_path: Path,
+) -> None:
+    """The hash that one process kept is of its own bytes: what came since by another counts."""
+    metadata = open_metadata(tmp_path / "metadata.db")
+    try:
+        storage = CountingStorage(str(tmp_path))
+        one, other = (BlobUploads(metadata, storage, max_blob_bytes=1 << 20) for _ in range(2))
+        for by, reads in ((one, 0), (other, 2)):
+            storage.reads = 0
+            record = await one.begin(ACCESS)
+            await one.append(ACCESS, record.id, body(b"first "), start=None, size=None)
+            await by.append(ACCESS, record.id, body(b"second"), start=None, size=None)
+            digest = Digest.of(b"first second")
+            blob = await one.finish(ACCESS, record.id, digest, None, start=None, size=None)
+            assert (blob.digest, blob.size, storage.reads) == (digest, 12, reads)
+    finally:
+        metadata.close()
+
+
+async def test_an_upload_without_room_for_its_file_has_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = open_metadata(tmp_path / "metadata.db")
+    try:
+        storage = DiskStorage(str(tmp_path))
+        uploads = BlobUploads(metadata, storage, max_blob_bytes=1 << 20)
+
+        def full(upload: str) -> None:
+            raise StorageFull(f"upload {upload}")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "begin", full)
+            with pytest.raises(StorageFull):
+                await uploads.begin(ACCESS)
+        assert await metadata.uploads.count() == 0
+        await uploads.begin(ACCESS)
+        assert await metadata.uploads.count() == 1
     finally:
         metadata.close()
