@@ -88,7 +88,8 @@ class Indexer:
         memory.position = max(memory.position, seen.position)
         if seen.newest <= memory.position and not seen.rebuilding:
             return None
-        if not await self._index.hold(self._holder, LEASE_S):
+        is_held = seen.holder == self._holder and seen.held_until - seen.now > LEASE_S // 2
+        if not is_held and not await self._index.hold(self._holder, LEASE_S):
             return None
         room = BATCH if len(memory.done) < _MAX_DONE else 0
         batch = await self._index.changed(memory.position, frozenset(memory.done), n=room)
