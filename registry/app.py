@@ -40,6 +40,7 @@ from registry.observe.monitoring import open_monitoring
 from registry.observe.requests import Observer
 from registry.search.indexer import Indexer
 from registry.storage.opening import open_storage
+from registry.upkeep import keep_history
 from registry.worker import Worker
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
                 services, address=None if proxies is None else proxies.address
             )
             chores = [asyncio.create_task(_reap_uploads(services))] if worker.is_first else []
+            chores.append(
+                asyncio.create_task(
+                    keep_history(services.metadata, services.pulls, leads=worker.is_first)
+                )
+            )
             if worker.is_first:
                 indexer = Indexer(services.metadata.search_index, services.storage)
                 chores.append(asyncio.create_task(indexer.run()))
@@ -216,6 +222,7 @@ async def open_services(
             uploads=BlobUploads(metadata, storage, max_blob_bytes=settings.max_blob_bytes),
             always=always_headers(settings.warning),
             observer=observer,
+            pulls={},
             readiness=readiness,
             monitoring=monitoring,
         )

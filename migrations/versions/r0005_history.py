@@ -77,7 +77,6 @@ def upgrade() -> None:
         *_texts("repositories", "tags"),
         sa.Column("keep_last", sa.Integer(), nullable=False),
         *_numbers("younger_s", "pulled_s"),
-        sa.Column("immutable", sa.Boolean(), nullable=False),
         *_numbers("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_retention_rule"),
         sqlite_autoincrement=True,

@@ -17,9 +17,7 @@ COMMAND = Command(
     summary="Download an image from a registry",
     flags=(
         Flag("all-tags", "a", BOOL, "Download all tagged images in the repository"),
-        Flag(
-            "as-of", "", help="What the tag was then, as 2026-11-01T12:00", metavar="TIME"
-        ),
+        Flag("as-of", "", help="What the tag was then, as 2026-11-01T12:00", metavar="TIME"),
         Flag("platform", "", help="Image of another platform, such as linux/arm64"),
         Flag("quiet", "q", BOOL, "Suppress verbose output"),
     ),

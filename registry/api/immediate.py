@@ -54,6 +54,7 @@ class Immediate:
         self._reads = services.metadata.immediate
         self._authorise = services.guard.authorise_at_once
         self._observer = services.observer
+        self._pulls = services.pulls
         self._always = _lines(services.always)
         self._address = address or direct_address
 
@@ -118,6 +119,8 @@ class Immediate:
         else:
             status, size = 200, len(found.raw)
             body = b"" if method == b"HEAD" else found.raw
+            if body:
+                self._pulls[access.name.text, digest] = None
         fields = _manifest_fields(digest, found.media_type, by_digest, size)
         return None if fields is None else Answer(status, self._always + fields, body)
 

@@ -41,6 +41,8 @@ async def read_manifest_by_reference(exchange: Exchange, access: Access) -> None
     if condition is not None and etag_matches(condition, digest):
         await exchange.reply(304, headers)
     else:
+        if exchange.method == "GET":
+            exchange.services.pulls[access.name.text, digest] = None
         await exchange.reply(200, headers, found.raw)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from registry.observe.requests import Observer
     from registry.settings import Settings
     from registry.storage.base import Storage
+    from registry.upkeep import Pulls
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +43,7 @@ class Services:
     #: Headers of every answer.
     always: list[tuple[bytes, bytes]]
     observer: Observer
+    #: (repository, digest) of manifests pulled in the last minute.
+    pulls: Pulls
     readiness: Readiness
     monitoring: Monitoring

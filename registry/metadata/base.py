@@ -33,6 +33,7 @@ from registry.errors import Denied
 
 if TYPE_CHECKING:
     from registry.metadata.history import SqlHistory
+    from registry.metadata.retention import SqlRetention
     from registry.metadata.search import SqlSearch
     from registry.metadata.search_index import SqlSearchIndex
     from registry.metadata.trash import SqlTrash
@@ -581,6 +582,9 @@ class Metadata(Protocol):
 
     @property
     def trash(self) -> SqlTrash: ...
+
+    @property
+    def retention(self) -> SqlRetention: ...
 
     def close(self) -> None:
         """Wait for running transactions and close; harmless twice."""

@@ -38,6 +38,7 @@ from registry.metadata.location import Location
 from registry.metadata.manifests import SqlManifests
 from registry.metadata.overview import SqlOverview
 from registry.metadata.repositories import SqlRepositories
+from registry.metadata.retention import SqlRetention
 from registry.metadata.search import SqlSearch
 from registry.metadata.search_index import SqlSearchIndex
 from registry.metadata.tags import SqlTags
@@ -139,6 +140,7 @@ class SqlMetadata:
     search_index: SqlSearchIndex
     history: SqlHistory
     trash: SqlTrash
+    retention: SqlRetention
     _close: Callable[[], None]
 
     def close(self) -> None:
@@ -218,6 +220,7 @@ def assemble(
         search_index=SqlSearchIndex(transactions),
         history=SqlHistory(transactions),
         trash=SqlTrash(transactions),
+        retention=SqlRetention(transactions),
         _close=close,
     )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     Index,
     Integer,
@@ -72,7 +71,6 @@ retention_rule = Table(
     Column("keep_last", Integer, nullable=False),
     Column("younger_s", BigInteger, nullable=False),
     Column("pulled_s", BigInteger, nullable=False),
-    Column("immutable", Boolean, nullable=False),
     time_column("created_at"),
     sqlite_autoincrement=True,
 )

@@ -6,6 +6,7 @@ from registry.api.v1 import (
     about,
     history,
     repositories,
+    retention,
     search,
     users,
 )
@@ -18,5 +19,6 @@ TABLE = Table(
         *repositories.ENDPOINTS,
         *search.ENDPOINTS,
         *history.ENDPOINTS,
+        *retention.ENDPOINTS,
     )
 )
