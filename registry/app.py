@@ -24,9 +24,9 @@ from registry.api.tokens import token_by_get, token_by_post
 from registry.api.v1.route import ApiRoute
 from registry.auth.guard import Guard
 from registry.auth.limits import LoginLimits, RequestLimits
+from registry.auth.live import LivePolicy
 from registry.auth.login import Logins
 from registry.auth.passwords import Passwords
-from registry.auth.policy import Policy
 from registry.auth.refresh import RefreshTokens
 from registry.auth.tokens import open_token_service
 from registry.content.blobs import Blobs
@@ -170,8 +170,17 @@ async def open_services(
     passwords = Passwords()
     stack = AsyncExitStack()
     try:
-        policy = Policy(anonymous_pull=settings.anonymous_pull)
-        logins = Logins(metadata.accounts, passwords, LoginLimits(settings.login_failures))
+        policy = LivePolicy(
+            metadata.policy,
+            metadata.hot.policy_version,
+            anonymous_pull=settings.anonymous_pull,
+        )
+        logins = Logins(
+            metadata.accounts,
+            passwords,
+            LoginLimits(settings.login_failures),
+            metadata.access_tokens,
+        )
         limits = RequestLimits(
             anonymous_per_minute=settings.anonymous_requests_per_minute,
             account_per_minute=settings.account_requests_per_minute,

@@ -246,6 +246,44 @@ class AccountInvalid(AccountError):
     pass
 
 
+class LastAdministrator(AccountError):
+    """Without it nobody could administer the registry any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"user {name!r} is the last administrator", hint="make somebody else one first"
+        )
+        self.name = name
+
+
+class GroupUnknown(AccountError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"group {name!r} does not exist")
+        self.name = name
+
+
+class GroupExists(AccountError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"group {name!r} exists already")
+        self.name = name
+
+
+class TokenUnknown(AccountError):
+    def __init__(self, id: int) -> None:
+        super().__init__(f"there is no access token {id}")
+        self.id = id
+
+
+class PolicyInvalid(AccountError):
+    pass
+
+
+class RuleUnknown(AccountError):
+    def __init__(self, id: int) -> None:
+        super().__init__(f"there is no rule {id}")
+        self.id = id
+
+
 # ---- our fault, for now -------------------------------------------------------------------------
 
 

@@ -71,7 +71,9 @@ class Immediate:
         if is_blob and method != b"HEAD":
             return None
         began = time.perf_counter()
-        access = self._authorise(fields.get(b"authorization"), name, routes.PULL, reads.account)
+        access = self._authorise(
+            fields.get(b"authorization"), name, routes.PULL, reads.account, reads.policy_version
+        )
         if access is None:
             return None
         condition = fields.get(b"if-none-match")

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from registry.api.health import Readiness
     from registry.auth.guard import Guard
     from registry.auth.limits import RequestLimits
+    from registry.auth.live import LivePolicy
     from registry.auth.login import Logins
     from registry.auth.passwords import Passwords
-    from registry.auth.policy import Policy
     from registry.auth.refresh import RefreshTokens
     from registry.auth.tokens import TokenService
     from registry.content.blobs import Blobs
@@ -31,7 +31,7 @@ class Services:
     settings: Settings
     metadata: Metadata
     guard: Guard
-    policy: Policy
+    policy: LivePolicy
     tokens: TokenService
     refresh_tokens: RefreshTokens
     passwords: Passwords

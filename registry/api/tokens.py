@@ -15,7 +15,7 @@ from registry.api.params import Query
 from registry.api.problems import Refusal
 from registry.auth.guard import MAX_AUTHORIZATION, parse_basic
 from registry.auth.login import credential_of
-from registry.auth.policy import ANONYMOUS, Subject
+from registry.auth.policy import ANONYMOUS, subject_of
 from registry.errors import Unauthenticated
 
 if TYPE_CHECKING:
@@ -89,15 +89,16 @@ async def _grant(
     refresh_token: str = "",
 ) -> None:
     services = exchange.services
-    subject = Subject(account.name, account.role) if account is not None else ANONYMOUS
+    subject = subject_of(account) if account is not None else ANONYMOUS
     services.limits.spend(subject.name, exchange.client_address())
     exchange.about.subject = subject.name
     # Clients repeat the parameter, or join scopes with blanks, or both.
     requested = parse_scopes(" ".join(parameters.all("scope")))
-    granted = services.policy.grant(subject, requested)
+    granted = (await services.policy.now()).grant(subject, requested)
     credential = credential_of(account) if account is not None else ""
     token = services.tokens.issue(subject.name, granted, credential=credential)
-    if wants_refresh and account is not None:
+    # A refresh token would outlive the access token it came from, and know nothing of its limits.
+    if wants_refresh and account is not None and account.token is None:
         client = parameters.first("client_id") or ""
         refresh_token = await services.refresh_tokens.issue(subject.name, client)
     document: dict[str, object] = {

@@ -29,9 +29,21 @@ from typing import Protocol
 from ocispec.distribution.challenge import Challenge
 from ocispec.distribution.name import RepositoryName
 from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scope, format_scopes
+from registry.auth.access_tokens import is_access_token
 from registry.auth.limits import RequestLimits
-from registry.auth.login import Logins, credential_of
-from registry.auth.policy import ANONYMOUS, API, CATALOG, REGISTRY, Policy, Subject
+from registry.auth.live import LivePolicy
+from registry.auth.login import Logins, access_token_of, credential_of
+from registry.auth.policy import (
+    ANONYMOUS,
+    API,
+    CATALOG,
+    REGISTRY,
+    Policy,
+    Rights,
+    Subject,
+    opens_api,
+    subject_of,
+)
 from registry.auth.tokens import TokenExpired, TokenService, VerifiedToken
 from registry.errors import Denied, Unauthenticated
 from registry.metadata.base import Access, Account
@@ -104,7 +116,7 @@ class Guard:
         logins: Logins,
         limits: RequestLimits,
         tokens: TokenService,
-        policy: Policy,
+        policy: LivePolicy,
         enabled: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -112,12 +124,17 @@ class Guard:
         self._logins = logins
         self._limits = limits
         self._tokens = tokens
-        self._policy = policy
+        self._live = policy
         self._enabled = enabled
         self._clock = clock
         self._remembered: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         # Passwords are remembered by a keyed hash, so that none can be read out of our memory.
         self._key = secrets.token_bytes(32)
+
+    @property
+    def _policy(self) -> Policy:
+        # Current since the caller was identified, which every request begins with.
+        return self._live.current
 
     async def authorise(
         self,
@@ -144,11 +161,11 @@ class Guard:
             return (Scope(REPOSITORY, name.text, frozenset(actions)), *also)
 
         caller = await self._identify(request, wanted, takes_expired=True)
-        granted = self._actions(caller, name.text)
+        rights = self._rights(caller, name.text)
         for action in actions:
-            if action not in granted:
+            if action not in rights.actions:
                 raise self._refusal(request, caller, wanted, action, name.text)
-        access = Access(name, caller.subject.name, granted)
+        access = Access(name, caller.subject.name, rights.actions, rights.tags)
         if not caller.is_expired or (
             owns is not None and caller.subject != ANONYMOUS and await owns(access)
         ):
@@ -162,6 +179,7 @@ class Guard:
         name: RepositoryName,
         action: str,
         account_now: Callable[[str], Account | None],
+        version_now: Callable[[], int],
     ) -> Access | None:
         """The verdict of `authorise` where nothing must be waited for and nothing is refused: the
         credentials are remembered, and the account is still the same. None says nothing at all.
@@ -170,6 +188,7 @@ class Guard:
             return Access(name, "", _EVERYTHING)
         if self._limits.are_on:
             return None  # each request is counted once, by whoever answers it
+        version: int | None = None
         if authorization is None:
             caller = _NOBODY
         else:
@@ -180,12 +199,21 @@ class Guard:
                 return None
             caller = remembered[1]
             account = caller.account
-            if account is not None and account != account_now(caller.subject.name):
-                return None
+            if account is not None:
+                found = account_now(caller.subject.name)
+                if found is None or not _is_same(account, found):
+                    return None
+                version = found.version
             if caller.is_expired:
                 return None
-        granted = self._actions(caller, name.text)
-        return Access(name, caller.subject.name, granted) if action in granted else None
+        if version is None:
+            version = version_now()
+        if version != self._live.current.version:
+            return None  # somebody changed rights: whoever may wait looks what they are now
+        rights = self._rights(caller, name.text)
+        if action not in rights.actions:
+            return None
+        return Access(name, caller.subject.name, rights.actions, rights.tags)
 
     async def require_login(self, request: Request) -> None:
         """Let pass who comes with credentials, whatever they may do. Raises: LoginRequired."""
@@ -217,7 +245,7 @@ class Guard:
 
         Raises: LoginRequired if that is nothing; Denied.
         """
-        if request.header(b"authorization") is None and self._policy.actions(ANONYMOUS, ""):
+        if request.header(b"authorization") is None and (await self._live.now()).may_find():
             return self._readable(Caller(ANONYMOUS))
         return await self.authorise_catalog(request, SEARCH)
 
@@ -234,7 +262,8 @@ class Guard:
         caller = await self._identify(request, wanted)
         if self._enabled and caller.subject == ANONYMOUS and needs_login:
             raise LoginRequired("authentication required", self._challenge(request, wanted))
-        if caller.token is not None and ANY not in caller.token.actions(REGISTRY, API):
+        has_token = caller.token is not None and ANY not in caller.token.actions(REGISTRY, API)
+        if has_token or (caller.subject != ANONYMOUS and not opens_api(caller.subject)):
             challenge = self._challenge(request, wanted, error="insufficient_scope")
             raise LoginRequired("the token is not for the administration API", challenge)
         self._limits.spend(caller.subject.name, request.client_address())
@@ -246,7 +275,9 @@ class Guard:
 
     def may(self, caller: Caller, action: str, name: str) -> bool:
         """Whether the policy lets the account do this to a repository."""
-        return not self._enabled or action in self._policy.actions(caller.subject, name)
+        if not self._enabled or action in self._policy.actions(caller.subject, name):
+            return True
+        return self._policy.decide(caller.subject, action, name).allowed
 
     def access_of(
         self, caller: Caller, name: RepositoryName, *, everything: bool = False
@@ -254,7 +285,8 @@ class Guard:
         """The repository for a caller of the administration API, with what the policy says."""
         if everything or not self._enabled:
             return Access(name, caller.subject.name, _EVERYTHING)
-        return Access(name, caller.subject.name, self._policy.actions(caller.subject, name.text))
+        rights = self._policy.rights(caller.subject, name.text)
+        return Access(name, caller.subject.name, rights.actions, rights.tags)
 
     def denied(self, request: Request, caller: Caller, action: str, name: str) -> Exception:
         """What to raise for a call that the policy does not allow: nobody logged in is asked to."""
@@ -282,23 +314,25 @@ class Guard:
     def _readable(self, caller: Caller) -> Callable[[str], bool]:
         if not self._enabled:
             return lambda name: True
-        subject, policy = caller.subject, self._policy
-        return lambda name: PULL in policy.actions(subject, name)
+        return self._policy.readable(caller.subject)
 
-    def _actions(self, caller: Caller, name: str) -> frozenset[str]:
+    def _rights(self, caller: Caller, name: str) -> Rights:
         """What the caller may do. Whatever everybody may do needs no grant."""
-        allowed = self._policy.actions(caller.subject, name)
+        rights = self._policy.rights(caller.subject, name)
         if caller.token is None:
-            return allowed
-        granted = allowed & caller.token.actions(REPOSITORY, name)
-        return granted | self._policy.actions(ANONYMOUS, name)
+            return rights
+        granted = caller.token.actions(REPOSITORY, name) | self._policy.actions(ANONYMOUS, name)
+        return Rights(rights.actions & granted, rights.tags)
 
     async def _identify(
         self, request: Request, wanted: Wanted = tuple, *, takes_expired: bool = False
     ) -> Caller:
         """Raises: LoginRequired for credentials that are not valid."""
         header = request.header(b"authorization")
-        if header is None or not self._enabled:
+        if not self._enabled:
+            return _NOBODY
+        if header is None:
+            await self._live.now()
             return _NOBODY
         now = self._clock()
         key = header if header[:7] == b"Bearer " else self._hide(header)
@@ -328,6 +362,11 @@ class Guard:
             raise Unauthenticated("the credentials are too long")
         scheme, _, credentials = header.decode("latin-1").partition(" ")
         credentials = credentials.strip()
+        if scheme.lower() == "bearer" and is_access_token(credentials):
+            holder = await self._logins.by_token(credentials, request.client_address())
+            if holder is None:
+                raise Unauthenticated("the access token is not valid any more")
+            return await self._known(holder, now)
         if scheme.lower() == "bearer":
             try:
                 token, is_expired = await self._tokens.verify(credentials), False
@@ -336,32 +375,48 @@ class Guard:
                 token, is_expired, until = expired.token, True, now + REMEMBER_S
                 if time.time() > token.expires_at + UPLOAD_GRACE_S:
                     raise
-            return until, await self._bearer(token, is_expired)
+            caller = await self._bearer(token, is_expired)
+            return _not_beyond(until, now, caller.account), caller
         if scheme.lower() == "basic":
             name, password = parse_basic(credentials)
             account = await self._logins.log_in(name, password, request.client_address())
             if account is None:
                 raise Unauthenticated("the user name or password is wrong")
-            subject = Subject(account.name, account.role)
-            return now + REMEMBER_S, Caller(subject, account=account)
+            return await self._known(account, now)
         raise Unauthenticated("log in with a token or a password")
 
     async def _bearer(self, token: VerifiedToken, is_expired: bool) -> Caller:
         """Who holds the token, with the account behind it as it is now."""
         if not token.subject:
+            await self._live.now()
             return Caller(ANONYMOUS, token, is_expired)
-        account = await self._account_now(token.subject)
+        id = access_token_of(token.credential)
+        if id is None:
+            account = await self._account_now(token.subject)
+        else:
+            account = await self._logins.holder(id)
         if account is None or account.disabled:
             raise Unauthenticated("the account does not exist any more")
         if credential_of(account) != token.credential:
             raise Unauthenticated("the token was given for another password")
-        return Caller(Subject(account.name, account.role), token, is_expired, account)
+        await self._live.at(account.version)
+        return Caller(subject_of(account), token, is_expired, account)
+
+    async def _known(self, account: Account, now: float) -> tuple[float, Caller]:
+        await self._live.at(account.version)
+        until = _not_beyond(now + REMEMBER_S, now, account)
+        return until, Caller(subject_of(account), account=account)
 
     async def _is_current(self, caller: Caller) -> bool:
         """Whether the account is still the same: not gone, no other role, no other password."""
         if caller.account is None:
+            await self._live.now()
             return True
-        return caller.account == await self._account_now(caller.subject.name)
+        found = await self._account_now(caller.subject.name)
+        if found is None or not _is_same(caller.account, found):
+            return False
+        await self._live.at(found.version)
+        return True
 
     def _hide(self, header: bytes) -> bytes:
         return hmac.digest(self._key, header[: MAX_AUTHORIZATION + 1], "sha256")
@@ -390,6 +445,19 @@ class Guard:
         if error:
             parameters["error"] = error
         return Challenge("Bearer", parameters)
+
+
+def _is_same(remembered: Account, found: Account) -> bool:
+    """Whether somebody is who they were. An access token may be revoked without any change of its
+    account, so it is looked at again after every change of rights."""
+    return remembered == found and (remembered.token is None or remembered.version == found.version)
+
+
+def _not_beyond(until: float, now: float, account: Account | None) -> float:
+    """Nothing is remembered for longer than the access token is good for."""
+    if account is None or account.token is None or account.token.expires_at is None:
+        return until
+    return min(until, now + account.token.expires_at - time.time())
 
 
 def parse_basic(credentials: str) -> tuple[str, str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import time
 
+from registry.auth.access_tokens import hash_of, is_access_token
 from registry.auth.limits import LoginLimits
 from registry.auth.passwords import Passwords, random_password
-from registry.errors import TooManyRequests
-from registry.metadata.base import Account, Accounts
+from registry.errors import TooManyRequests, Unavailable
+from registry.metadata.base import AccessTokens, Account, Accounts
 
 FIRST_ADMIN = "admin"
 
@@ -16,19 +19,32 @@ FIRST_ADMIN = "admin"
 _AT_ONCE = 2
 _MAY_WAIT = 256
 
+# The last use of an access token is kept to this, so that using one costs no write.
+_USED_S = 600
+
 
 class Logins:
     """The one way to try a password over the network: bounded, and slow for whoever guesses."""
 
-    def __init__(self, accounts: Accounts, passwords: Passwords, limits: LoginLimits) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        passwords: Passwords,
+        limits: LoginLimits,
+        access_tokens: AccessTokens,
+    ) -> None:
         self._accounts = accounts
+        self._access_tokens = access_tokens
         self._passwords = passwords
         self._limits = limits
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
 
     async def log_in(self, name: str, password: str, address: str) -> Account | None:
-        """As `log_in`, for somebody at `address`. Raises: TooManyRequests."""
+        """As `log_in`, for somebody at `address`; the password may be an access token of the
+        account, which the result then carries. Raises: TooManyRequests."""
+        if is_access_token(password):
+            return await self._try_token(name, password, address)
         self._limits.check(name, address)
         if self._waiting >= _MAY_WAIT:
             raise TooManyRequests("too many logins at once", after_s=1)
@@ -45,6 +61,27 @@ class Logins:
                 return account
         finally:
             self._waiting -= 1
+
+    async def by_token(self, text: str, address: str) -> Account | None:
+        """Whose access token this is, with the token. Raises: TooManyRequests."""
+        return await self._try_token(None, text, address)
+
+    async def holder(self, id: int) -> Account | None:
+        """Who has the access token of this id, with the token; None if it has ended."""
+        return await self._access_tokens.holder(id)
+
+    async def _try_token(self, name: str | None, text: str, address: str) -> Account | None:
+        self._limits.check(name or "", address)
+        account = await self._access_tokens.find(hash_of(text))
+        if account is None or account.token is None or name not in (None, account.name):
+            self._limits.failed(name or "", address)
+            return None
+        last = account.token.last_used_at
+        if last is None or time.time() - last > _USED_S:
+            # A registry that cannot write any more still lets people in.
+            with contextlib.suppress(Unavailable):
+                await self._access_tokens.used(account.token.id)
+        return account
 
 
 async def log_in(
@@ -70,8 +107,20 @@ def credential_of(account: Account) -> str:
 
     Tokens carry it: with another password, or another account of the same name, they are over.
     """
+    if account.token is not None:
+        made = f"{account.name}:{account.created_at}:{account.token.created_at}"
+        return f"pat-{account.token.id}-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
     text = f"{account.name}:{account.created_at}:{account.password_hash}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def access_token_of(credential: str) -> int | None:
+    """The id of the access token that a credential names, if it names one."""
+    kind, _, rest = credential.partition("-")
+    id = rest.partition("-")[0]
+    if kind != "pat" or not (id.isascii() and id.isdigit()) or len(id) > 18:
+        return None
+    return int(id)
 
 
 async def create_first_admin(accounts: Accounts, passwords: Passwords) -> str | None:

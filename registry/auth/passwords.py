@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
+import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -65,7 +66,7 @@ class Passwords:
 
     def is_outdated(self, stored: str) -> bool:
         """Whether the hash was made with other parameters than new ones are."""
-        return self._hasher.check_needs_rehash(stored)
+        return is_bcrypt(stored) or self._hasher.check_needs_rehash(stored)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -73,6 +74,8 @@ class Passwords:
     def _verify(self, stored: str | None, password: str) -> bool:
         if len(password) > MAX_CHARACTERS:
             return False
+        if stored is not None and is_bcrypt(stored):
+            return _verify_bcrypt(stored, password)
         try:
             self._hasher.verify(stored or self._nobodys_hash(), password)
         except (VerificationError, InvalidHashError):  # wrong, or the row holds no hash of ours
@@ -84,3 +87,19 @@ class Passwords:
         if not self._nobody:
             self._nobody = self._hasher.hash(secrets.token_hex(32))
         return self._nobody
+
+
+def is_bcrypt(stored: str) -> bool:
+    """Whether a hash came from a htpasswd file; the next login replaces it."""
+    return stored.startswith(("$2a$", "$2b$", "$2y$"))
+
+
+def _verify_bcrypt(stored: str, password: str) -> bool:
+    # bcrypt looks at 72 bytes, which is what the program did that made the hash.
+    raw = password.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        return False
+    try:
+        return bcrypt.checkpw(raw[:72], stored.encode("ascii"))
+    except ValueError:  # the row holds something else
+        return False

@@ -20,7 +20,8 @@ Times are whole seconds since 1970 in UTC. Listings are sorted bytewise by name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ from ocispec.distribution.name import RepositoryName, Tag
 from ocispec.distribution.scope import DELETE as DELETE
 from ocispec.distribution.scope import PULL as PULL
 from ocispec.distribution.scope import PUSH as PUSH
+from registry.auth.rules import ImmutableRule, Limit, Rule
 from registry.errors import Denied
 
 if TYPE_CHECKING:
@@ -52,6 +54,22 @@ DOOMED = "doomed"
 
 
 @dataclass(frozen=True, slots=True)
+class TagRights:
+    """What a caller who may push or delete may do to tags; looked at where the tag is locked."""
+
+    may_create: bool = True
+    may_overwrite: bool = True
+    #: Tags like these are neither overwritten nor deleted.
+    immutable: tuple[re.Pattern[str], ...] = ()
+
+    def is_immutable(self, tag: str) -> bool:
+        return any(each.fullmatch(tag) is not None for each in self.immutable)
+
+
+FREE = TagRights()
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """What one caller may do to one repository. Only the guard makes one (and tests do)."""
 
@@ -61,6 +79,7 @@ class Access:
     subject: str
     #: Granted actions: of PULL, PUSH, DELETE.
     actions: frozenset[str]
+    tags: TagRights = FREE
 
     def require(self, action: str) -> None:
         """Raises: Denied if `action` was not granted. Every operation calls it first."""
@@ -223,10 +242,49 @@ class Account:
     name: str
     #: In the PHC string format.
     password_hash: str
-    #: "admin", "writer" or "reader".
+    #: "admin", "writer", "reader" or "user".
     role: str
     disabled: bool
     created_at: int
+    #: "user", or "robot": without a password, it logs in with access tokens.
+    kind: str = "user"
+    #: Of everything that is about rights, when this was read; see `AccessPolicy.version`.
+    version: int = field(default=0, compare=False)
+    #: The access token that somebody came with, if they did.
+    token: AccessToken | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A personal access token; only the hash of its secret is stored."""
+
+    id: int
+    account: str
+    label: str
+    limit: Limit
+    created_at: int
+    #: None: never.
+    expires_at: int | None
+    #: To some ten minutes.
+    last_used_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+    members: tuple[str, ...]
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRows:
+    """Everything that decides about rights, of one moment."""
+
+    version: int
+    rules: tuple[Rule, ...]
+    immutable: tuple[ImmutableRule, ...]
+    #: Groups by account.
+    groups: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +336,9 @@ class HotReads(Protocol):
     async def account(self, name: str) -> Account | None:
         """The account as it is now, disabled or not."""
 
+    async def policy_version(self) -> int:
+        """Counts changes of accounts, groups, access tokens and policy."""
+
     def close(self) -> None: ...
 
 
@@ -298,6 +359,8 @@ class ImmediateReads(Protocol):
     def upload(self, access: Access, upload: str) -> UploadRecord | None: ...
 
     def account(self, name: str) -> Account | None: ...
+
+    def policy_version(self) -> int: ...
 
     def close(self) -> None: ...
 
@@ -486,8 +549,8 @@ class Accounts(Protocol):
 
     async def all(self) -> tuple[Account, ...]: ...
 
-    async def add(self, name: str, password_hash: str, role: str) -> Account:
-        """Raises: AccountExists; AccountInvalid."""
+    async def add(self, name: str, password_hash: str, role: str, *, kind: str = "user") -> Account:
+        """A robot has an empty `password_hash`. Raises: AccountExists; AccountInvalid."""
 
     async def add_first(self, name: str, password_hash: str) -> bool:
         """Add an admin if there are no accounts at all; True if it did."""
@@ -499,13 +562,90 @@ class Accounts(Protocol):
         """Store the same password hashed anew; nothing happens if it was changed meanwhile."""
 
     async def set_role(self, name: str, role: str) -> None:
-        """Raises: AccountUnknown; AccountInvalid."""
+        """Raises: AccountUnknown; AccountInvalid; LastAdministrator."""
 
     async def set_disabled(self, name: str, disabled: bool) -> None:
-        """Disabling also ends the account's refresh tokens. Raises: AccountUnknown."""
+        """Disabling also ends the account's refresh tokens.
+
+        Raises: AccountUnknown; LastAdministrator.
+        """
 
     async def remove(self, name: str) -> None:
-        """Raises: AccountUnknown."""
+        """With its tokens, memberships and the rules that name it: another account of this name
+        inherits nothing. Raises: AccountUnknown; LastAdministrator."""
+
+
+class Groups(Protocol):
+    """Accounts that a policy rule means together. They are called as accounts may be."""
+
+    async def all(self) -> tuple[Group, ...]: ...
+
+    async def find(self, name: str) -> Group | None: ...
+
+    async def of(self, account: str) -> tuple[str, ...]:
+        """The groups that an account is in."""
+
+    async def add(self, name: str) -> Group:
+        """Raises: GroupExists; AccountInvalid."""
+
+    async def remove(self, name: str) -> None:
+        """With the rules that name it. Raises: GroupUnknown."""
+
+    async def join(self, name: str, account: str) -> None:
+        """Harmless twice. Raises: GroupUnknown; AccountUnknown."""
+
+    async def leave(self, name: str, account: str) -> None:
+        """Harmless twice. Raises: GroupUnknown."""
+
+    async def set_groups(self, account: str, names: Collection[str]) -> None:
+        """Make an account a member of these and no others; those that do not exist are passed
+        over. Raises: AccountUnknown."""
+
+
+class AccessTokens(Protocol):
+    """Personal access tokens. `registry.auth.access_tokens` makes their secrets."""
+
+    async def add(
+        self, account: str, token_hash: str, *, label: str, limit: Limit, expires_at: int | None
+    ) -> AccessToken:
+        """Raises: AccountUnknown; PolicyInvalid."""
+
+    async def of(self, account: str) -> tuple[AccessToken, ...]:
+        """Oldest first, expired ones too."""
+
+    async def find(self, token_hash: str) -> Account | None:
+        """The account behind a secret, with `token`; None if revoked, expired, or disabled."""
+
+    async def holder(self, id: int) -> Account | None:
+        """The same for a token's id."""
+
+    async def used(self, id: int) -> None:
+        """Note that it was used now."""
+
+    async def revoke(self, account: str, id: int) -> None:
+        """Raises: TokenUnknown."""
+
+
+class AccessPolicy(Protocol):
+    """Rules. Each change counts `version` up, as those of accounts, groups and tokens do."""
+
+    async def load(self) -> PolicyRows: ...
+
+    async def add_rule(
+        self, repositories: str, subject: str, actions: frozenset[str], effect: str
+    ) -> Rule:
+        """`subject` as in `user:ann`. Raises: PolicyInvalid; AccountUnknown; GroupUnknown."""
+
+    async def remove_rule(self, id: int) -> None:
+        """Raises: RuleUnknown."""
+
+    async def add_immutable(
+        self, repositories: str, tags: str, *, may_expire: bool = False
+    ) -> ImmutableRule:
+        """Raises: PolicyInvalid."""
+
+    async def remove_immutable(self, id: int) -> None:
+        """Raises: RuleUnknown."""
 
 
 class Credentials(Protocol):
@@ -559,6 +699,15 @@ class Metadata(Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def groups(self) -> Groups: ...
+
+    @property
+    def access_tokens(self) -> AccessTokens: ...
+
+    @property
+    def policy(self) -> AccessPolicy: ...
 
     @property
     def credentials(self) -> Credentials: ...

@@ -25,12 +25,15 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from registry.errors import DatabaseUnusable
 from registry.metadata import migration
+from registry.metadata.access_policy import SqlAccessPolicy
+from registry.metadata.access_tokens import SqlAccessTokens
 from registry.metadata.accounts import SqlAccounts
 from registry.metadata.base import HotReads, ImmediateReads, Metadata
 from registry.metadata.blobs import SqlBlobs
 from registry.metadata.collecting import SqlCollection
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
+from registry.metadata.groups import SqlGroups
 from registry.metadata.history import SqlHistory
 from registry.metadata.hostlease import HostLease
 from registry.metadata.hotreads import AtOnce, SqliteHotReads
@@ -133,6 +136,9 @@ class SqlMetadata:
     manifests: SqlManifests
     tags: SqlTags
     accounts: SqlAccounts
+    groups: SqlGroups
+    access_tokens: SqlAccessTokens
+    policy: SqlAccessPolicy
     credentials: SqlCredentials
     collection: SqlCollection
     upkeep: SqlUpkeep
@@ -213,6 +219,9 @@ def assemble(
         manifests=SqlManifests(transactions),
         tags=SqlTags(transactions),
         accounts=SqlAccounts(transactions),
+        groups=SqlGroups(transactions),
+        access_tokens=SqlAccessTokens(transactions),
+        policy=SqlAccessPolicy(transactions),
         credentials=SqlCredentials(transactions),
         collection=SqlCollection(transactions),
         upkeep=SqlUpkeep(transactions),

@@ -58,7 +58,11 @@ _UPLOAD = """
     WHERE u.id = ? AND r.name = ? AND u.subject = ? AND u.expires_at > ?
 """
 
-_ACCOUNT = "SELECT name, password_hash, role, disabled, created_at FROM account WHERE name = ?"
+_VERSION = "SELECT version FROM access_version WHERE id = 1"
+_ACCOUNT = f"""
+    SELECT name, password_hash, role, disabled, created_at, kind, ({_VERSION})
+    FROM account WHERE name = ?
+"""
 
 # Readers wait only while another process repairs the file after a crash.
 _BUSY_S = 1.0
@@ -122,8 +126,12 @@ class SqliteHotReads:
         row = self._execute(_ACCOUNT, (name,)).fetchone()
         if row is None:
             return None
-        name, password_hash, role, disabled, created_at = row
-        return Account(name, password_hash, role, bool(disabled), created_at)
+        name, password_hash, role, disabled, created_at, kind, version = row
+        return Account(name, password_hash, role, bool(disabled), created_at, kind, version)
+
+    def policy_version(self) -> int:
+        row = self._execute(_VERSION).fetchone()
+        return 0 if row is None else int(row[0])
 
     def close(self) -> None:
         self._connection.close()
@@ -155,6 +163,9 @@ class AtOnce:
 
     async def account(self, name: str) -> Account | None:
         return self._immediate.account(name)
+
+    async def policy_version(self) -> int:
+        return self._immediate.policy_version()
 
     def close(self) -> None:
         self._immediate.close()

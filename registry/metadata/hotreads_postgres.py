@@ -68,8 +68,11 @@ STATEMENTS = {
         WHERE u.id = $1 AND r.name = $2 AND u.subject = $3 AND u.expires_at > $4::bigint
     """,
     b"account": b"""
-        SELECT name, password_hash, role, disabled, created_at FROM account WHERE name = $1
+        SELECT name, password_hash, role, disabled, created_at, kind,
+               (SELECT version FROM access_version WHERE id = 1)
+        FROM account WHERE name = $1
     """,
+    b"version": b"SELECT version FROM access_version WHERE id = 1",
 }
 
 # Two, so that a manifest of 4 MiB does not hold up everybody else.
@@ -184,10 +187,20 @@ class PostgresHotReads:
         row = await self._ask(b"account", name)
         if row is None:
             return None
-        name_, password_hash, role, disabled, created_at = row
+        name_, password_hash, role, disabled, created_at, kind, version = row
         return Account(
-            _text(name_), _text(password_hash), _text(role), disabled == b"\x01", _int(created_at)
+            _text(name_),
+            _text(password_hash),
+            _text(role),
+            disabled == b"\x01",
+            _int(created_at),
+            _text(kind),
+            _int(version),
         )
+
+    async def policy_version(self) -> int:
+        row = await self._ask(b"version")
+        return 0 if row is None else _int(row[0])
 
     async def _ask(self, statement: bytes, *values: str) -> Row | None:
         """Raises: DatabaseUnreachable after some seconds of trying; DatabaseBusy; DatabaseFailed.

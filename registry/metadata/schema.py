@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from registry.metadata import tables as tables
+from registry.metadata import tables_accounts as tables_accounts
 from registry.metadata import tables_collection as tables_collection
 from registry.metadata import tables_history as tables_history
 from registry.metadata import tables_search as tables_search

@@ -204,8 +204,10 @@ account = Table(
     Column("disabled", Boolean, nullable=False),
     time_column("created_at"),
     time_column("password_changed_at"),
+    Column("kind", text_type(), nullable=False),
     UniqueConstraint("name"),
-    CheckConstraint("role IN ('admin', 'writer', 'reader')", name="ck_account_role"),
+    CheckConstraint("role IN ('admin', 'writer', 'reader', 'user')", name="ck_account_role"),
+    CheckConstraint("kind IN ('user', 'robot')", name="ck_account_kind"),
     sqlite_autoincrement=True,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from ocispec.distribution.name import Tag
-from registry.errors import ManifestUnknown
+from registry.errors import Denied, ManifestUnknown
 from registry.metadata import events
 from registry.metadata.base import DELETE, PULL, Access, Page, TagChange
 from registry.metadata.collection import review_manifests
@@ -128,6 +128,8 @@ def point_tags(
 ) -> None:
     """Create tags or move them to a manifest. One that points there already stays untouched.
 
+    Raises: Denied if the caller may not create, or overwrite, one of them.
+
     `change_id` is the change set that this belongs to, if any.
     """
     for name in names:
@@ -135,6 +137,7 @@ def point_tags(
         current = _lock_or_create(tx, key, manifest_id)
         if current == manifest_id:
             continue
+        _check_change(access, name, is_new=current is None)
         old = None
         if current is not None:
             tx.connection.execute(_MOVE, {**key, "to": manifest_id, "now": tx.now})
@@ -142,6 +145,22 @@ def point_tags(
             review_manifests(tx, repository_id, [old], event="tag moved")
         _remember(tx, access, repository_id, name, old=old, new=digest, change_id=change_id)
         events.record(tx, events.TAG_MOVED, access, digest=digest, tag=name)
+
+
+def _check_change(access: Access, name: str, *, is_new: bool) -> None:
+    """Asked with the tag's row locked, so that of two who create it one overwrites it."""
+    if is_new:
+        if not access.tags.may_create:
+            raise Denied("create", f"{access.name}:{name}")
+    elif access.tags.is_immutable(name):
+        raise _immutable(access, name, "overwrite")
+    elif not access.tags.may_overwrite:
+        raise Denied("overwrite", f"{access.name}:{name}")
+
+
+def _immutable(access: Access, name: str, action: str) -> Denied:
+    where = f"{access.name}:{name}"
+    return Denied(action, where, message=f"the tag {where} is immutable: {action} is denied")
 
 
 def _lock_or_create(tx: Transaction, key: dict[str, int | str], manifest_id: int) -> int | None:
@@ -195,8 +214,10 @@ def drop_tags(
     *,
     change_id: int | None = None,
 ) -> None:
-    """Remove tags that all point at `digest`."""
+    """Remove tags that all point at `digest`. Raises: Denied if one is immutable."""
     for name in names:
+        if access.tags.is_immutable(name):
+            raise _immutable(access, name, DELETE)
         tx.connection.execute(_DROP, {"repository": repository_id, "key": name})
         _remember(tx, access, repository_id, name, old=digest, new=None, change_id=change_id)
         events.record(tx, events.TAG_REMOVED, access, digest=digest, tag=name)

@@ -15,7 +15,7 @@ from registry.auth.passwords import MAX_CHARACTERS, MIN_CHARACTERS
 from registry.errors import AccountUnknown
 from registry.metadata.base import Account
 
-Role = Literal["admin", "writer", "reader"]
+Role = Literal["admin", "writer", "reader", "user"]
 Password = Annotated[str, Text(MIN_CHARACTERS, MAX_CHARACTERS)]
 
 

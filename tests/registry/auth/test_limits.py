@@ -164,7 +164,7 @@ async def test_attack_guesses_sent_all_at_once_are_no_more_than_one_by_one(metad
 
     counting = Counting(memory_kib=64, rounds=1)
     await metadata.accounts.add("omri", await passwords.hash("correct horse"), "writer")
-    logins = Logins(metadata.accounts, counting, LoginLimits(5))
+    logins = Logins(metadata.accounts, counting, LoginLimits(5), metadata.access_tokens)
     answers = await asyncio.gather(
         *(logins.log_in("omri", f"guess {number}", "192.0.2.1") for number in range(400)),
         return_exceptions=True,
