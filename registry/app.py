@@ -30,6 +30,8 @@ from registry.auth.passwords import Passwords
 from registry.auth.refresh import RefreshTokens
 from registry.auth.tokens import open_token_service
 from registry.content.blobs import Blobs
+from registry.content.collect import Collector, CollectTerms
+from registry.content.collection_loop import CollectionLoop, LoopTerms
 from registry.content.uploads import BlobUploads
 from registry.errors import RegistryError
 from registry.metadata.base import Metadata
@@ -130,6 +132,8 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
             if worker.is_first:
                 indexer = Indexer(services.metadata.search_index, services.storage)
                 chores.append(asyncio.create_task(indexer.run()))
+                if settings.gc:
+                    chores.append(asyncio.create_task(collection_loop(services).run()))
             try:
                 yield
             finally:
@@ -244,13 +248,31 @@ async def open_services(
 
 def open_database(settings: Settings) -> Metadata:
     """The database of these settings, created or upgraded as need be. Blocks."""
-    terms = Terms(upload_expiry_s=settings.upload_expiry_s, history_s=settings.history_days * 86400)
+    terms = Terms(
+        upload_expiry_s=settings.upload_expiry_s,
+        lease_s=settings.lease_s,
+        history_s=settings.history_days * 24 * 3600,
+        untagged_s=settings.untagged_days * 24 * 3600,
+    )
     return open_metadata(
         Path(settings.data) / DATABASE,
         database=settings.database,
         connections=settings.database_connections,
         terms=terms,
     )
+
+
+def collection_loop(services: Services) -> CollectionLoop:
+    """The collector of these services, as their settings want it."""
+    settings = services.settings
+    delay = settings.gc_sweep_delay_s
+    if settings.storage == "s3" and settings.s3_redirect:
+        delay = max(delay, settings.s3_redirect_s)  # a signed URL must not end in nothing
+    collector = Collector(
+        services.metadata, services.storage, terms=CollectTerms(sweep_delay_s=delay)
+    )
+    terms = LoopTerms(pace=settings.gc_pace, scrub_bytes=settings.scrub_bytes)
+    return CollectionLoop(collector, terms)
 
 
 async def _reap_uploads(services: Services) -> None:

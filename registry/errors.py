@@ -242,6 +242,13 @@ class AccountUnknown(AccountError):
         self.name = name
 
 
+class DigestUnknown(RegistryError):
+    """No blob and no manifest has it."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"no blob and no manifest here has the digest {digest}")
+
+
 class AccountInvalid(AccountError):
     pass
 

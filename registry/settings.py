@@ -53,6 +53,14 @@ class Settings:
     upload_expiry_s: how long an upload may rest before it is forgotten.
     history_days: how long deleted manifests, tags and repositories can be restored; their bytes
         stay as long. 0: not at all.
+    gc: whether what nobody uses any more is removed while the registry serves.
+    gc_pace: manifests, blobs and objects that one replica looks at in a second, at most.
+    gc_sweep_delay_s: how long the bytes of a removed blob stay for those who read them just now.
+    lease_s: how long blobs stay that no manifest uses (yet): the longest push.
+    untagged_days: how long a manifest stays after it was pushed, lost its last tag, or was pulled,
+        whichever is last, unless an index or a subject keeps it. 0: for ever.
+    scrub_bytes: bytes of stored blobs that are read in a second to see whether they are still
+        right; 0: none are.
     page_size: most tags or repositories in one page of a listing.
     access_log: a line for each request on standard error: "off", "text" or "json".
     metrics: who may read /metrics: "off" is nobody, "loopback" callers on this machine with no
@@ -117,6 +125,12 @@ class Settings:
     max_blob_bytes: int = 512 * GIB
     upload_expiry_s: int = 7 * 24 * 3600
     history_days: int = 30
+    gc: bool = True
+    gc_pace: int = 500
+    gc_sweep_delay_s: int = 600
+    lease_s: int = 24 * 3600
+    untagged_days: int = 30
+    scrub_bytes: int = 4 * MIB
     page_size: int = 1000
     access_log: str = "off"
     metrics: str = "loopback"
@@ -319,6 +333,11 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("max_blob_bytes", 1, 1 << 50),
     Range("upload_expiry_s", 60, 365 * 24 * 3600),
     Range("history_days", 0, 3650),
+    Range("gc_pace", 1, 1_000_000),
+    Range("gc_sweep_delay_s", 1, 7 * 24 * 3600),
+    Range("lease_s", 60, 365 * 24 * 3600),
+    Range("untagged_days", 0, 36_500),
+    Range("scrub_bytes", 0, 1 << 40),
     Range("page_size", 1, 10_000),
     Range("graceful_s", 0, 3600),
     Range("workers", 1, 256),

@@ -80,6 +80,7 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     # 405 as others answer it: the method is not possible on this blob as long as it is in use.
     (domain.BlobReferenced, _Answer(405, "DENIED")),
     (domain.Denied, _Answer(403, "DENIED")),
+    (domain.DigestUnknown, _Answer(404, "MANIFEST_UNKNOWN")),
     (domain.AccountUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.GroupUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.TokenUnknown, _Answer(404, "NAME_UNKNOWN")),

@@ -47,8 +47,6 @@ class CollectTerms:
     empty_after_s: int = 30 * DAY_S
     #: Events of the outbox that everybody has read are forgotten after this time.
     events_s: int = 7 * DAY_S
-    #: Changes of tags are forgotten after this time; 0 is never.
-    history_s: int = 0
 
 
 @dataclass(slots=True)
@@ -144,9 +142,9 @@ class Collector:
     def _remove(self, objects: Sequence[DoomedObject]) -> None:
         self.storage.remove_all(StoreKey.parse(each.store_key) for each in objects)
 
-    async def audit(self) -> Audited:
+    async def audit(self, *, rest: Callable[[], Awaitable[None]] | None = None) -> Audited:
         """Compare all stored bytes with the rows, and enter what is in no row to be swept; then
-        enter blobs that nothing will look at. Removes nothing."""
+        enter blobs that nothing will look at. Removes nothing. `rest` is awaited between pages."""
         done = Audited()
         listing = iter(self.storage.blobs())
         before = self.clock() - self.terms.unknown_after_s
@@ -156,9 +154,12 @@ class Collector:
             if old:
                 await self._at("audit")
                 done.unknown += await self._enter_unknown(old)
+            if rest is not None:
+                await rest()
         after = ""
         while after := await self.metadata.upkeep.review_old(after=after, limit=_PAGE):
-            pass
+            if rest is not None:
+                await rest()
         return done
 
     async def _enter_unknown(self, objects: list[StoredObject]) -> int:
@@ -216,11 +217,7 @@ class Collector:
         )
 
     async def prune_history(self, limit: int = 1000) -> int:
-        if not self.terms.history_s:
-            return 0
-        return await self.metadata.collection.prune_history(
-            older_than_s=self.terms.history_s, limit=limit
-        )
+        return await self.metadata.collection.prune_history(limit=limit)
 
 
 def _hash(blob: OpenBlob, algorithm: str) -> str:

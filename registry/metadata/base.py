@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     from registry.metadata.collecting import SqlCollection
+    from registry.metadata.collection_report import SqlCollectionReport
     from registry.metadata.upkeep import SqlUpkeep
+    from registry.metadata.usage import SqlUsage
 
 T = TypeVar("T")
 
@@ -719,6 +721,14 @@ class Metadata(Protocol):
     @property
     def upkeep(self) -> SqlUpkeep:
         """What the collector does beside them."""
+
+    @property
+    def collection_report(self) -> SqlCollectionReport:
+        """What an operator asks about collection."""
+
+    @property
+    def usage(self) -> SqlUsage:
+        """Who takes how many bytes."""
 
     @property
     def search(self) -> SqlSearch: ...

@@ -383,8 +383,11 @@ class SqlCollection(Operations):
         return _prune_oldest(tx, event, tx.now - older_than_s, limit, min(read, default=None))
 
     @writes
-    def prune_history(self, tx: Transaction, *, older_than_s: int, limit: int = 1000) -> int:
-        """Forget the oldest changes of tags."""
+    def prune_history(self, tx: Transaction, *, limit: int = 1000) -> int:
+        """Forget the oldest changes of tags, a day after history stops telling of them."""
+        if not tx.terms.history_s:
+            return 0
+        older_than_s = tx.terms.history_s + 24 * 3600
         from registry.metadata.tables import tag_history
 
         return _prune_oldest(tx, tag_history, tx.now - older_than_s, limit, None)

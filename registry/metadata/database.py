@@ -31,6 +31,7 @@ from registry.metadata.accounts import SqlAccounts
 from registry.metadata.base import HotReads, ImmediateReads, Metadata
 from registry.metadata.blobs import SqlBlobs
 from registry.metadata.collecting import SqlCollection
+from registry.metadata.collection_report import SqlCollectionReport
 from registry.metadata.credentials import SqlCredentials
 from registry.metadata.failures import translate
 from registry.metadata.groups import SqlGroups
@@ -49,6 +50,7 @@ from registry.metadata.transaction import Terms, Transaction, Transactions
 from registry.metadata.trash import SqlTrash
 from registry.metadata.upkeep import SqlUpkeep
 from registry.metadata.uploads import SqlUploads
+from registry.metadata.usage import SqlUsage
 from registry.metadata.writer import Writer
 
 T = TypeVar("T")
@@ -142,6 +144,8 @@ class SqlMetadata:
     credentials: SqlCredentials
     collection: SqlCollection
     upkeep: SqlUpkeep
+    collection_report: SqlCollectionReport
+    usage: SqlUsage
     search: SqlSearch
     search_index: SqlSearchIndex
     history: SqlHistory
@@ -225,6 +229,8 @@ def assemble(
         credentials=SqlCredentials(transactions),
         collection=SqlCollection(transactions),
         upkeep=SqlUpkeep(transactions),
+        collection_report=SqlCollectionReport(transactions),
+        usage=SqlUsage(transactions),
         search=SqlSearch(transactions),
         search_index=SqlSearchIndex(transactions),
         history=SqlHistory(transactions),

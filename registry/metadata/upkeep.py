@@ -82,11 +82,15 @@ class SqlUpkeep(Operations):
     """Implements `registry.metadata.base.Upkeep`."""
 
     @writes
-    def claim(self, tx: Transaction, task: str, holder: str, *, for_s: int) -> str | None:
-        """Be the one who does a task, if it is due and nobody else is: how far it is, or None."""
-        tx.connection.execute(
-            _TASK(tx), {"name": task, "holder": "", "held_until": 0, "due_at": 0, "cursor": ""}
-        )
+    def claim(
+        self, tx: Transaction, task: str, holder: str, *, for_s: int, first_in_s: int = 0
+    ) -> str | None:
+        """Be the one who does a task, if it is due and nobody else is: how far it is, or None.
+
+        One that nobody has ever asked for is due in `first_in_s`.
+        """
+        new = {"name": task, "holder": "", "held_until": 0, "cursor": ""}
+        tx.connection.execute(_TASK(tx), {**new, "due_at": tx.now + first_in_s})
         row = tx.connection.execute(
             select(gc_task).where(gc_task.c.name == task).with_for_update()
         ).one()

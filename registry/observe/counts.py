@@ -90,5 +90,8 @@ OPERATIONS_RUNNING = Tally()
 FAILURES = Tally()
 #: Uploads that ended, by how: "finished", "cancelled", "expired".
 UPLOADS = Tally()
+#: What the collector removed: "manifests", "blobs", "objects", their "bytes"; and blobs that it
+#: found "missing" or "rotten".
+COLLECTED = Tally()
 #: Transfers that run, by direction and path: "in fast", "in plain", "out fast", "out plain".
 TRANSFERS = Tally()

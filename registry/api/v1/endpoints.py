@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from registry.api.v1 import (
     about,
+    collection,
     history,
     repositories,
     retention,
@@ -15,6 +16,7 @@ from registry.api.v1.table import Table
 TABLE = Table(
     (
         *about.ENDPOINTS,
+        *collection.ENDPOINTS,
         *users.ENDPOINTS,
         *repositories.ENDPOINTS,
         *search.ENDPOINTS,
