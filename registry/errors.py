@@ -100,10 +100,6 @@ class TagMoved(Refused):
         super().__init__(f"tag {tag} of {name} {why}", hint="look again, then decide")
 
 
-class QuotaExceeded(Refused):
-    """More bytes or tags than the namespace may have."""
-
-
 class NotAcknowledged(Refused):
     """Retention rules that nobody has seen a preview of."""
 

@@ -1,4 +1,4 @@
-"""Tables of history: change sets, the trash, retention rules, quotas."""
+"""Tables of history: change sets, the trash and retention rules."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("change_id IS NOT NULL"),
         postgresql_where=sa.text("change_id IS NOT NULL"),
     )
-    op.add_column("repository", sa.Column("quota_id", _id()))
-    op.add_column("upload", sa.Column("reserved", sa.BigInteger()))
     op.create_table(
         "change_set",
         sa.Column("id", _id(), nullable=False),
@@ -89,21 +87,10 @@ def upgrade() -> None:
         sa.Column("deleted", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_retention_state"),
     )
-    op.create_table(
-        "quota",
-        sa.Column("id", _id(), nullable=False),
-        *_texts("namespace"),
-        *_numbers("max_bytes", "max_tags", "bytes", "tags", "reserved"),
-        sa.PrimaryKeyConstraint("id", name="pk_quota"),
-        sa.UniqueConstraint("namespace", name="uq_quota_namespace"),
-        sqlite_autoincrement=True,
-    )
 
 
 def downgrade() -> None:
-    for table in ("quota", "retention_state", "retention_rule", "trash", "change_set"):
+    for table in ("retention_state", "retention_rule", "trash", "change_set"):
         op.drop_table(table)
-    op.drop_column("upload", "reserved")
-    op.drop_column("repository", "quota_id")
     op.drop_index("ix_tag_history_change_id", "tag_history")
     op.drop_column("tag_history", "change_id")

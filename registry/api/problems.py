@@ -62,8 +62,6 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.NothingToUndo, _Answer(404, "MANIFEST_UNKNOWN")),
     (domain.TagMoved, _Answer(409, "DENIED")),
     (domain.NotAcknowledged, _Answer(409, "DENIED")),
-    # 403 and not 413: that is what docker and podman show as it is.
-    (domain.QuotaExceeded, _Answer(403, "DENIED", CLOSE)),
     (domain.BlobUnknown, _Answer(404, "BLOB_UNKNOWN")),
     (domain.UploadUnknown, _Answer(404, "BLOB_UPLOAD_UNKNOWN")),
     (domain.ManifestBlobUnknown, _Answer(400, "MANIFEST_BLOB_UNKNOWN")),

@@ -38,8 +38,6 @@ repository = Table(
     Column("id", id_type(), primary_key=True),
     Column("name", text_type(), nullable=False),
     time_column("created_at"),
-    # The quota that counts it, if any.
-    Column("quota_id", id_type()),
     UniqueConstraint("name"),
     sqlite_autoincrement=True,
 )
@@ -187,8 +185,6 @@ upload = Table(
     Column("store_state", text_type(), nullable=False),
     time_column("created_at"),
     time_column("expires_at"),
-    # Bytes reserved of a quota; NULL where the repository had none when the upload began.
-    Column("reserved", BigInteger),
     Index(None, "expires_at"),
     Index(None, "repository_id"),
     sqlite_with_rowid=False,

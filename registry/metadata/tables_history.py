@@ -1,9 +1,8 @@
-"""Tables of history: change sets, the trash, retention rules and quotas.
+"""Tables of history: change sets, the trash and retention rules.
 
 change_set ┄ tag_history.change_id     several changes that were one act, undone together
 trash                                  deleted manifests, whole, for as long as history reaches
 retention_rule ┄ retention_state       which tags may stay; one row says what was acknowledged
-quota ─┬─ repository.quota_id          one limit for each repository: the innermost namespace's
        └ upload.reserved               bytes that an upload may still bring
 """
 
@@ -86,20 +85,4 @@ retention_state = Table(
     time_column("lease_until"),
     time_column("ran_at"),
     Column("deleted", Integer, nullable=False),
-)
-
-# A limit of -1 is none. `bytes` counts each blob once that a repository of the namespace holds;
-# `reserved` is what uploads under way may still add.
-quota = Table(
-    "quota",
-    schema,
-    Column("id", id_type(), primary_key=True),
-    Column("namespace", text_type(), nullable=False),
-    Column("max_bytes", BigInteger, nullable=False),
-    Column("max_tags", BigInteger, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("tags", BigInteger, nullable=False),
-    Column("reserved", BigInteger, nullable=False),
-    UniqueConstraint("namespace"),
-    sqlite_autoincrement=True,
 )
