@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import delete, func, literal, select, text, tuple_, update
+from sqlalchemy import bindparam, delete, func, literal, select, text, tuple_, update
 
 from registry.metadata.base import LIVE
 from registry.metadata.tables import blob, event, manifest, manifest_blob, repository, tag
@@ -24,19 +24,38 @@ from registry.metadata.tables_search import (
 from registry.metadata.transaction import (
     Operations,
     Transaction,
+    Upserting,
     batches,
+    bound,
     insert,
     reads,
     writes,
     writes_unflushed,
 )
 from registry.search.query import TAG
-from registry.search.terms import MAX_CONFIG_BYTES, Terms, dump_terms, load_terms
+from registry.search.terms import MAX_CONFIG_BYTES, Term, Terms, dump_terms, load_terms
 
 CONSUMER = "search"
 
 #: What a rebuild goes through, one after the other.
 PHASES = ("manifests", "tags", "old manifests", "old tags", "old repositories")
+
+# Made once: making a statement costs five times as much as running it.
+_ADD_TERM = Upserting(
+    search_term,
+    lambda insert: insert.values(
+        **bound(search_term, "kind", "value", "repository_id", "manifest_id")
+    ).on_conflict_do_nothing(),
+)
+_DROP_TERM = delete(search_term).where(
+    search_term.c.kind == bindparam("of"),
+    search_term.c.value == bindparam("text"),
+    search_term.c.repository_id == bindparam("repository"),
+    search_term.c.manifest_id == bindparam("manifest"),
+)
+_FIND_TAG = select(tag.c.name).where(
+    tag.c.repository_id == bindparam("repository"), tag.c.name == bindparam("text")
+)
 
 TagKey = tuple[int, str]
 ManifestKey = tuple[int, str]
@@ -394,7 +413,12 @@ def _row(id: int, name: str, at: int) -> dict[str, object]:
 
 def _add(tx: Transaction, document: Document, terms: Terms) -> None:
     key = document.repository_id, document.digest
-    _drop_terms(tx, key)
+    s = search_manifest.c
+    indexed = tx.connection.execute(
+        select(s.manifest_id).where(s.repository_id == key[0], s.digest == key[1])
+    ).scalar()
+    is_other = indexed != document.manifest_id
+    _drop_terms(tx, key, kept=frozenset(terms.terms) if not is_other else frozenset())
     name = tx.connection.execute(
         select(repository.c.name).where(repository.c.id == document.repository_id)
     ).scalar()
@@ -423,7 +447,7 @@ def _add(tx: Transaction, document: Document, terms: Terms) -> None:
         for kind, value in terms.terms
     ]
     if rows:
-        tx.connection.execute(insert(tx, search_term).on_conflict_do_nothing(), rows)
+        tx.connection.execute(_ADD_TERM(tx), rows)
     tx.connection.execute(
         update(search_repository)
         .where(
@@ -436,24 +460,21 @@ def _add(tx: Transaction, document: Document, terms: Terms) -> None:
         _describe(tx, document.repository_id)
 
 
-def _drop_terms(tx: Transaction, key: ManifestKey) -> int | None:
-    """Take a manifest's terms out; its id if it was in the index."""
+def _drop_terms(tx: Transaction, key: ManifestKey, *, kept: frozenset[Term] = frozenset()) -> None:
+    """Take a manifest out, with its terms but those that are `kept`."""
     s = search_manifest.c
     where = (s.repository_id == key[0], s.digest == key[1])
     row = tx.connection.execute(select(s.manifest_id, s.terms).where(*where)).one_or_none()
     if row is None:
-        return None
-    for kind, value in load_terms(row.terms):
-        tx.connection.execute(
-            delete(search_term).where(
-                search_term.c.kind == kind,
-                search_term.c.value == value,
-                search_term.c.repository_id == key[0],
-                search_term.c.manifest_id == row.manifest_id,
-            )
-        )
+        return
+    rows = [
+        {"of": kind, "text": value, "repository": key[0], "manifest": row.manifest_id}
+        for kind, value in load_terms(row.terms)
+        if (kind, value) not in kept
+    ]
+    if rows:
+        tx.connection.execute(_DROP_TERM, rows)
     tx.connection.execute(delete(search_manifest).where(*where))
-    return int(row.manifest_id)
 
 
 def _take_out(tx: Transaction, key: ManifestKey) -> None:
@@ -490,16 +511,13 @@ def _describe(tx: Transaction, repository_id: int) -> None:
 
 
 def _set_tag(tx: Transaction, key: TagKey) -> None:
-    is_there = tx.connection.execute(
-        select(tag.c.name).where(tag.c.repository_id == key[0], tag.c.name == key[1])
-    ).first()
-    row = {"kind": TAG, "value": key[1], "repository_id": key[0], "manifest_id": 0}
-    if is_there is not None:
-        tx.connection.execute(insert(tx, search_term).on_conflict_do_nothing(), [row])
+    found = tx.connection.execute(_FIND_TAG, {"repository": key[0], "text": key[1]}).first()
+    if found is not None:
+        row = {"kind": TAG, "value": key[1], "repository_id": key[0], "manifest_id": 0}
+        tx.connection.execute(_ADD_TERM(tx), [row])
         return
-    tx.connection.execute(
-        delete(search_term).where(*(search_term.c[name] == value for name, value in row.items()))
-    )
+    gone = {"of": TAG, "text": key[1], "repository": key[0], "manifest": 0}
+    tx.connection.execute(_DROP_TERM, [gone])
 
 
 def _forget_repository(tx: Transaction, id: int) -> None:
