@@ -23,6 +23,7 @@ SAMPLES = {
     "account": "rita",
     "digest": "sha256:" + "0" * 64,
     "namespace": "team",
+    "number": "7",
 }
 CALLERS = (
     "nobody",

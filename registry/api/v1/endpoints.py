@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from registry.api.v1 import (
     about,
+    access_tokens,
     collection,
+    groups,
     history,
+    policies,
     repositories,
     retention,
+    robots,
     search,
     users,
 )
@@ -18,6 +22,10 @@ TABLE = Table(
         *about.ENDPOINTS,
         *collection.ENDPOINTS,
         *users.ENDPOINTS,
+        *access_tokens.ENDPOINTS,
+        *robots.ENDPOINTS,
+        *groups.ENDPOINTS,
+        *policies.ENDPOINTS,
         *repositories.ENDPOINTS,
         *search.ENDPOINTS,
         *history.ENDPOINTS,

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from registry.api.problems import Refusal
+from registry.api.v1.access_tokens import refuse_tokens
 from registry.api.v1.call import Call
 from registry.api.v1.listings import sliced
 from registry.api.v1.parameters import ACCOUNT_NAME
 from registry.api.v1.shapes import Text
 from registry.api.v1.table import Endpoint, Listing, Who
 from registry.auth.passwords import MAX_CHARACTERS, MIN_CHARACTERS
+from registry.auth.rules import USER
 from registry.errors import AccountUnknown
 from registry.metadata.base import Account
 
@@ -35,6 +37,7 @@ class NewUser:
 
     name: Annotated[str, Text(1, 64, ACCOUNT_NAME)]
     password: Password
+    #: "user" may nothing but what the policy allows.
     role: Role = "writer"
 
 
@@ -56,7 +59,8 @@ class NewPassword:
 
 async def list_users(call: Call) -> Listing:
     found = await call.services.metadata.accounts.all()
-    return sliced(call, map(_shown, found), lambda user: user.name)
+    users = [_shown(account) for account in found if account.kind == USER]
+    return sliced(call, users, lambda user: user.name)
 
 
 async def add_user(call: Call) -> User:
@@ -83,22 +87,27 @@ async def change_user(call: Call) -> User:
 async def set_password(call: Call) -> None:
     """Ends the account's tokens, as every new password does."""
     name, new = call.parameters["account"], call.body(NewPassword)
+    if name == call.actor:
+        refuse_tokens(call)  # one that was stolen would become the account
     if not call.is_admin:
         address = call.exchange.client_address()
-        if await call.services.logins.log_in(name, new.current, address) is None:
+        found = await call.services.logins.log_in(name, new.current, address)
+        if found is None or found.token is not None:
             raise Refusal(403, "DENIED", "the current password is wrong")
+    await _find(call)
     hashed = await call.services.passwords.hash(new.password)
     await call.services.metadata.accounts.set_password(name, hashed)
 
 
 async def remove_user(call: Call) -> None:
+    await _find(call)
     await call.services.metadata.accounts.remove(call.parameters["account"])
 
 
 async def _find(call: Call) -> Account:
     name = call.parameters["account"]
     found = await call.services.metadata.accounts.find(name)
-    if found is None:
+    if found is None or found.kind != USER:
         raise AccountUnknown(name)
     return found
 

@@ -1,0 +1,95 @@
+"""Groups, robots, tokens and the policy from the command line, on the registry's machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.builders.pyreg import Pyreg
+from tests.builders.servers import start_pyreg
+
+pytest.importorskip("sqlalchemy", reason="the server's dependencies are not installed")
+
+
+def ok(pyreg: Pyreg, *words: str, stdin: str = "") -> str:
+    done = pyreg(*words, stdin=stdin.encode())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def pyreg(tmp_path: Path) -> Pyreg:
+    pyreg = Pyreg(str(tmp_path))
+    ok(pyreg, "user", "add", "ann", "--role", "user", "--password-stdin", stdin="long enough\n")
+    return pyreg
+
+
+def test_groups(pyreg: Pyreg) -> None:
+    assert "ann is in dev" in ok(pyreg, "group", "add", "dev", "ann")
+    assert ok(pyreg, "group", "ls").splitlines()[1].split()[:2] == ["dev", "ann"]
+    ok(pyreg, "group", "rm", "dev", "ann")
+    [shown] = json.loads(ok(pyreg, "group", "inspect", "dev"))
+    assert shown["members"] == []
+    done = pyreg("group", "rm", "dev")
+    assert done.returncode != 0 and "use --yes" in done.stderr
+    ok(pyreg, "group", "rm", "--yes", "dev")
+    assert ok(pyreg, "group", "ls", "-q") == ""
+
+
+def test_the_policy_and_why(pyreg: Pyreg, tmp_path: Path) -> None:
+    ok(pyreg, "group", "add", "dev", "ann")
+    assert pyreg("policy", "test", "ann", "team/app", "pull").returncode == 1
+    id = ok(pyreg, "policy", "add", "team/*", "group:dev", "pull,create").strip()
+    assert pyreg("policy", "test", "ann", "team/app", "pull").returncode == 0
+    why = ok(pyreg, "policy", "explain", "ann", "team/app", "pull")
+    assert why.startswith(f"allowed: rule {id}:") and "group:dev" in why
+    assert ok(pyreg, "policy", "explain", "ann", "team/app", "delete").startswith("denied: ")
+    ok(pyreg, "policy", "add", "--deny", "team/secret", "user:ann", "pull")
+    assert ok(pyreg, "policy", "explain", "ann", "team/secret", "pull").startswith("denied: rule")
+    file = tmp_path / "policy.json"
+    file.write_text(ok(pyreg, "policy", "show"))
+    ok(pyreg, "policy", "rm", id)
+    assert ok(pyreg, "policy", "ls", "-q").count("\n") == 1
+    assert ok(pyreg, "policy", "set", "--yes", str(file)) == "The policy has 2 rules\n"
+    assert "team/*" in ok(pyreg, "policy", "ls")
+    file.write_text('{"rules": [{"repositories": "team/*", "subject": "ann", "actions": []}]}')
+    done = pyreg("policy", "set", "--yes", str(file))
+    assert done.returncode == 1 and "rules[0].subject" in done.stderr
+
+
+def test_a_robot_logs_in_until_its_secret_is_rotated(tmp_path: Path) -> None:
+    server = start_pyreg(tmp_path)
+    pyreg = Pyreg(str(tmp_path))
+    try:
+        first = ok(pyreg, "robot", "add", "ci", "-q").strip()
+        login = ("login", "-u", "ci", "--password-stdin", server.host)
+        ok(pyreg, *login, stdin=first)
+        second = ok(pyreg, "robot", "rotate", "ci", "-q").strip()
+        assert first != second
+        assert pyreg(*login, stdin=first.encode()).returncode != 0
+        ok(pyreg, *login, stdin=second)
+        assert ok(pyreg, "robot", "ls", "--format", "{{.Name}} {{.Status}}") == "ci active\n"
+        ok(pyreg, "robot", "disable", "ci")
+        assert pyreg(*login, stdin=second.encode()).returncode != 0
+        assert second not in ok(pyreg, "robot", "inspect", "ci")
+    finally:
+        server.stop()
+
+
+def test_a_token_in_place_of_a_password(tmp_path: Path) -> None:
+    server = start_pyreg(tmp_path)
+    pyreg = Pyreg(str(tmp_path))
+    try:
+        secret = ok(pyreg, "token", "add", "laptop", "-u", server.username, "-q").strip()
+        login = ("login", "-u", server.username, "--password-stdin", server.host)
+        ok(pyreg, *login, stdin=secret)
+        [id] = ok(pyreg, "token", "ls", "-u", server.username, "-q").split()
+        assert secret not in ok(pyreg, "token", "ls", "-u", server.username)
+        ok(pyreg, "token", "rm", "-u", server.username, id)
+        assert pyreg(*login, stdin=secret.encode()).returncode != 0
+        done = pyreg("token", "ls")
+        assert done.returncode == 1 and "--user NAME" in done.stderr
+    finally:
+        server.stop()
