@@ -2,8 +2,8 @@
 
 What decides, in this order; the first that has something to say does:
 
-    1. the role `admin`       may do everything, whatever the rules say: nobody locks them out
-    2. an access token        allows nothing beyond its own actions and repositories
+    1. an access token        allows nothing beyond its own actions and repositories
+    2. the role `admin`       may do everything, whatever the rules say: nobody locks them out
     3. a rule that denies
     4. a rule that allows     (`admin` on a repository allows everything there)
     5. the role               writer: pull, create, overwrite, delete; reader: pull; user: nothing
