@@ -245,3 +245,20 @@ async def test_as_of(registry):
     assert (await history.as_of(access, Tag("v1"), int(start) + 50)).place == "gone"
     with pytest.raises(ManifestUnknown):
         await history.as_of(access, Tag("v1"), int(start) - 1)
+
+
+async def test_the_collector_leaves_the_blobs_of_the_trash_until_its_end(registry):
+    await registry.image(b"one", "v1", layers=(b"layer",))
+    await registry.metadata.manifests.remove(registry.access(), Digest.of(b"one"))
+    for _ in range(29):
+        registry.clock.sleep(DAY)
+        await registry.metadata.collection.review_manifests()
+        await registry.metadata.collection.review_blobs()
+    await registry.metadata.history.restore(registry.access(), of(b"one"))
+    assert await tag_of(registry) == b"one"
+    assert (await registry.row(b"layer")).state == "live"
+    await registry.metadata.manifests.remove(registry.access(), Digest.of(b"one"))
+    for _ in range(33):
+        registry.clock.sleep(DAY)
+        await registry.metadata.collection.review_blobs()
+    assert (await registry.row(b"layer")).state == "doomed"
