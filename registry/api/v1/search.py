@@ -52,8 +52,11 @@ async def search_repositories(call: Call) -> Listing:
         query = parse_query(call.query(SearchQuery).q)
     except BadQuery as error:
         raise Refusal(400, "UNSUPPORTED", str(error)) from error
+    # Made for thousands of names, where `call.may_read` is for one.
+    guard = call.services.guard
+    readable = call.may_read if call.is_admin else await guard.readable_by(call.exchange)
     found = await call.services.metadata.search.find(
-        query, Visible(call.may_read), n=call.paging.n, after=_place(call.paging.last)
+        query, Visible(readable), n=call.paging.n, after=_place(call.paging.last)
     )
     items = tuple(
         Found(i.name, i.description, i.rank, i.updated_at, i.platforms, i.types)
