@@ -1,8 +1,8 @@
 """Tables of history: change sets, the trash and retention rules.
 
-    change_set ┄ tag_history.change_id     several changes that were one act, undone together
-    trash                                  deleted manifests, whole, for as long as history reaches
-    retention_rule ┄ retention_state       which tags may stay; one row says what was acknowledged
+change_set ┄ tag_history.change_id     several changes that were one act, undone together
+trash                                  deleted manifests, whole, for as long as history reaches
+retention_rule ┄ retention_state       which tags may stay; one row says what was acknowledged
 """
 
 from __future__ import annotations
