@@ -10,7 +10,7 @@ from typing import Any
 
 from registry.api.v1.call import Paging
 from registry.api.v1.failures import Problem
-from registry.api.v1.shapes import schema
+from registry.api.v1.shapes import object_schema, schema
 from registry.api.v1.table import PREFIX, Endpoint, On, Table, Who
 
 _SECURITY: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
@@ -109,9 +109,7 @@ def _who(endpoint: Endpoint) -> str:
 
 
 def _query(kind: type) -> Iterable[dict[str, Any]]:
-    found: dict[str, Any] = {}
-    schema(kind, found, closed=True)
-    own = found.pop(kind.__name__)
+    own = object_schema(kind, {}, True)
     for name, described in own["properties"].items():
         variants = described.get("anyOf")
         if variants is not None:  # in a query, what is not given is not there

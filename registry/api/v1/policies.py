@@ -24,7 +24,7 @@ SubjectText = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class NewRule:
+class NewPolicyRule:
     """`effect` for what the actions say; deny wins over allow."""
 
     repositories: Glob
@@ -34,7 +34,7 @@ class NewRule:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleShown:
+class PolicyRule:
     id: int
     repositories: str
     subject: str
@@ -43,7 +43,7 @@ class RuleShown:
 
 
 @dataclass(frozen=True, slots=True)
-class NewImmutable:
+class NewImmutableTags:
     """Tags like this are neither overwritten nor deleted."""
 
     repositories: Glob
@@ -52,7 +52,7 @@ class NewImmutable:
 
 
 @dataclass(frozen=True, slots=True)
-class ImmutableShown:
+class ImmutableTags:
     id: int
     repositories: str
     tags: str
@@ -60,17 +60,17 @@ class ImmutableShown:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyShown:
-    rules: tuple[RuleShown, ...]
-    immutable: tuple[ImmutableShown, ...]
+class WholePolicy:
+    rules: tuple[PolicyRule, ...]
+    immutable: tuple[ImmutableTags, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NewPolicy:
     """All of it."""
 
-    rules: Annotated[tuple[NewRule, ...], Items(0, 1000)] = ()
-    immutable: Annotated[tuple[NewImmutable, ...], Items(0, 1000)] = ()
+    rules: Annotated[tuple[NewPolicyRule, ...], Items(0, 1000)] = ()
+    immutable: Annotated[tuple[NewImmutableTags, ...], Items(0, 1000)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class PolicyExplanation:
     allowed: bool
     #: Which rule decides, in words.
     reason: str
@@ -128,8 +128,8 @@ async def replace_policy(call: Call) -> Answer:
     return _shown(await policy.load())
 
 
-async def add_policy_rule(call: Call) -> RuleShown:
-    new = call.body(NewRule)
+async def add_policy_rule(call: Call) -> PolicyRule:
+    new = call.body(NewPolicyRule)
     rule = await call.services.metadata.policy.add_rule(
         new.repositories, new.subject, frozenset(new.actions), new.effect
     )
@@ -140,8 +140,8 @@ async def remove_policy_rule(call: Call) -> None:
     await call.services.metadata.policy.remove_rule(int(call.parameters["number"]))
 
 
-async def add_immutable_tags(call: Call) -> ImmutableShown:
-    new = call.body(NewImmutable)
+async def add_immutable_tags(call: Call) -> ImmutableTags:
+    new = call.body(NewImmutableTags)
     rule = await call.services.metadata.policy.add_immutable(
         new.repositories, new.tags, may_expire=new.may_expire
     )
@@ -152,7 +152,7 @@ async def remove_immutable_tags(call: Call) -> None:
     await call.services.metadata.policy.remove_immutable(int(call.parameters["number"]))
 
 
-async def explain_policy(call: Call) -> Explanation:
+async def explain_policy(call: Call) -> PolicyExplanation:
     """What would be decided now, and by what."""
     asked = call.query(Question)
     subject: Subject = ANONYMOUS
@@ -161,7 +161,7 @@ async def explain_policy(call: Call) -> Explanation:
         if account is None:
             raise AccountUnknown(asked.account)
         if account.disabled:
-            return Explanation(False, "the account is disabled")
+            return PolicyExplanation(False, "the account is disabled")
         subject = subject_of(account)
     rows = await call.services.metadata.policy.load()
     policy = Policy(
@@ -172,10 +172,10 @@ async def explain_policy(call: Call) -> Explanation:
         version=rows.version,
     )
     decision = policy.decide(subject, asked.action, asked.repository)
-    return Explanation(decision.allowed, decision.reason)
+    return PolicyExplanation(decision.allowed, decision.reason)
 
 
-def _same(rule: Rule, new: NewRule) -> bool:
+def _same(rule: Rule, new: NewPolicyRule) -> bool:
     return (rule.repositories, rule.subject, rule.actions, rule.effect) == (
         new.repositories,
         new.subject,
@@ -185,37 +185,38 @@ def _same(rule: Rule, new: NewRule) -> bool:
 
 
 def _shown(rows: PolicyRows) -> Answer:
-    shown = PolicyShown(tuple(map(_rule, rows.rules)), tuple(map(_immutable, rows.immutable)))
+    shown = WholePolicy(tuple(map(_rule, rows.rules)), tuple(map(_immutable, rows.immutable)))
     return Answer(shown, etag=str(rows.version))
 
 
-def _rule(rule: Rule) -> RuleShown:
+def _rule(rule: Rule) -> PolicyRule:
     actions = tuple(sorted(rule.actions))
-    return RuleShown(rule.id, rule.repositories, rule.subject, actions, rule.effect)
+    return PolicyRule(rule.id, rule.repositories, rule.subject, actions, rule.effect)
 
 
-def _immutable(rule: ImmutableRule) -> ImmutableShown:
-    return ImmutableShown(rule.id, rule.repositories, rule.tags, rule.may_expire)
+def _immutable(rule: ImmutableRule) -> ImmutableTags:
+    return ImmutableTags(rule.id, rule.repositories, rule.tags, rule.may_expire)
 
 
 ENDPOINTS = (
     Endpoint(
-        "GET", "/policy", show_policy, Who.ADMIN, "Show the whole policy", PolicyShown,
+        "GET", "/policy", show_policy, Who.ADMIN, "Show the whole policy", WholePolicy,
         matches=True,
     ),
     Endpoint(
         "PUT", "/policy", replace_policy, Who.ADMIN, "Put a policy in place of the present one",
-        PolicyShown, body=NewPolicy, matches=True, limit=1024 * 1024,
+        WholePolicy, body=NewPolicy, matches=True, limit=1024 * 1024,
     ),
     Endpoint(
-        "POST", "/policy/rules", add_policy_rule, Who.ADMIN, "Add a rule", RuleShown, 201, NewRule,
+        "POST", "/policy/rules", add_policy_rule, Who.ADMIN, "Add a rule", PolicyRule, 201,
+        NewPolicyRule,
     ),
     Endpoint(
         "DELETE", "/policy/rules/{number}", remove_policy_rule, Who.ADMIN, "Remove a rule",
     ),
     Endpoint(
         "POST", "/policy/immutable", add_immutable_tags, Who.ADMIN,
-        "Say which tags are never overwritten or deleted", ImmutableShown, 201, NewImmutable,
+        "Say which tags are never overwritten or deleted", ImmutableTags, 201, NewImmutableTags,
     ),
     Endpoint(
         "DELETE", "/policy/immutable/{number}", remove_immutable_tags, Who.ADMIN,
@@ -223,7 +224,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", "/policy/explain", explain_policy, Who.ADMIN,
-        "Say whether somebody may do something, and which rule decides", Explanation,
+        "Say whether somebody may do something, and which rule decides", PolicyExplanation,
         query=Question,
     ),
 )  # fmt: skip

@@ -50,6 +50,10 @@ class Items:
     description: str = ""
 
 
+# Who has which name among the OpenAPI document's components.
+_named: dict[str, type] = {}
+
+
 class NotInShape(Exception):
     """`problems` are lines of what and where."""
 
@@ -98,10 +102,13 @@ def schema(annotation: Any, components: dict[str, Any], *, closed: bool) -> dict
     described = {"description": bounds.description} if bounds and bounds.description else {}
     if is_dataclass(base):
         assert isinstance(base, type)
-        if base.__name__ not in components:
-            components[base.__name__] = {}
-            components[base.__name__] = _object_schema(base, components, closed)
-        return {"$ref": f"#/components/schemas/{base.__name__}"}
+        name = base.__name__
+        if _named.setdefault(name, base) is not base:  # two nouns may use one word
+            name = base.__module__.rpartition(".")[2].title() + name
+        if name not in components:
+            components[name] = {}
+            components[name] = object_schema(base, components, closed)
+        return {"$ref": f"#/components/schemas/{name}"}
     inner = _optional(base)
     if inner is not None:
         return {"anyOf": [schema(inner, components, closed=closed), {"type": "null"}], **described}
@@ -143,7 +150,8 @@ def schema(annotation: Any, components: dict[str, Any], *, closed: bool) -> dict
     }
 
 
-def _object_schema(kind: type, components: dict[str, Any], closed: bool) -> dict[str, Any]:
+def object_schema(kind: type, components: dict[str, Any], closed: bool) -> dict[str, Any]:
+    """Of a dataclass, in place."""
     hints = _hints(kind)
     document: dict[str, Any] = {
         "type": "object",
