@@ -35,6 +35,9 @@ COMMANDS = {
     "token": ("token", "Manage personal access tokens"),
     "policy": ("policy", "Say who may do what to which repositories, and ask why"),
     "adopt": ("adopt", "Take over a docker/registry/v2 directory without copying its blobs"),
+    "gc": ("gc", "Watch, run, simulate and pause garbage collection"),
+    "why": ("why", "Show what keeps a blob or manifest in the registry"),
+    "du": ("du", "Show the bytes of tags, repositories and namespaces"),
     "db": ("db", "Upgrade, check and back up the registry's database"),
     "config": ("config", "Check and explain the configuration"),
 }

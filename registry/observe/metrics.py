@@ -59,6 +59,9 @@ def _families(
 ) -> Iterator[Metric]:
     yield from _requests(total.get("requests", {}))
     yield _counter(total, "uploads", "pyreg_uploads", "Blob uploads by what became of them.", "how")
+    yield _counter(
+        total, "collected", "pyreg_collected", "What the collector removed or found lost.", "what"
+    )
     if open_uploads is not None:
         yield GaugeMetricFamily(
             "pyreg_uploads_open", "Uploads that were begun and have not ended.", open_uploads

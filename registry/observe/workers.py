@@ -41,6 +41,7 @@ def snapshot(observer: Observer, process: dict[str, float], dropped: int) -> Sna
         },
         "operations": _numbers(counts.OPERATIONS_RUNNING.counts),
         "failures": _numbers(counts.FAILURES.counts),
+        "collected": _numbers(counts.COLLECTED.counts),
         "uploads": {**_numbers(counts.UPLOADS.counts), **_uploads(observer)},
         "transfers": _numbers(counts.TRANSFERS.counts),
         "log": {"dropped": [dropped]},
