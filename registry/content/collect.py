@@ -23,7 +23,7 @@ from registry.metadata.base import Metadata
 from registry.metadata.collecting import DoomedObject, Reviewed
 from registry.metadata.upkeep import StoredObject, StoredRow
 from registry.server.threads import SENDERS, in_thread
-from registry.storage.base import BlobListing, BlobReader, BlobRemover, OpenBlob, StoreKey
+from registry.storage.base import BlobListing, BlobReader, BlobRemover, Health, OpenBlob, StoreKey
 from registry.storage.errors import BlobMissing, StorageError
 
 DAY_S = 24 * 3600
@@ -31,7 +31,7 @@ _CHUNK = 1 << 20
 _PAGE = 1000
 
 
-class Store(BlobReader, BlobRemover, BlobListing, Protocol):
+class Store(BlobReader, BlobRemover, BlobListing, Health, Protocol):
     """What the collector needs of a store."""
 
 
@@ -198,6 +198,8 @@ class Collector:
                     return "rotten"
                 return "" if _hash(blob, digest.algorithm) == digest.encoded else "rotten"
         except BlobMissing:
+            # A store that is away as a whole says nothing about one blob. Raises: StorageFailed.
+            self.storage.check()
             return "missing"
 
     async def prune_repositories(self) -> int:

@@ -12,7 +12,13 @@ from registry.metadata import events
 from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, BlobRecord
 from registry.metadata.collection import lock_blobs, release_blobs, review_blobs
 from registry.metadata.repositories import ensure_repository, find_repository
-from registry.metadata.tables import blob, manifest_blob, repository, repository_blob
+from registry.metadata.tables import (
+    blob,
+    doomed_object,
+    manifest_blob,
+    repository,
+    repository_blob,
+)
 from registry.metadata.transaction import (
     Operations,
     Transaction,
@@ -161,9 +167,17 @@ class SqlBlobs(Operations):
         self, tx: Transaction, access: Access, digest: Digest, *, old: str, new: str
     ) -> None:
         access.require(PUSH)
+        lock_blobs(tx, [str(digest)])
+        # A key that is to be swept is never a live one again.
+        doomed = exists().where(doomed_object.c.store_key == new)
         tx.connection.execute(
             update(blob)
-            .where(blob.c.digest == str(digest), blob.c.state == LIVE, blob.c.store_key == old)
+            .where(
+                blob.c.digest == str(digest),
+                blob.c.state == LIVE,
+                blob.c.store_key == old,
+                ~doomed,
+            )
             .values(store_key=new)
         )
 

@@ -176,8 +176,10 @@ def put_manifest(
     repository_id = ensure_repository(tx, access)
     held = _lock_blobs(tx, repository_id, new)
     missing = [b.digest for b in new.blobs if not b.may_be_absent and str(b.digest) not in held]
+    # Those that are there are locked in any case: the collector must not take them meanwhile.
+    absent = _missing_children(tx, repository_id, new)
     if not allow_sparse:
-        missing += _missing_children(tx, repository_id, new)
+        missing += absent
     if missing:
         raise ManifestBlobUnknown(access.name, dict.fromkeys(missing))
     digest = str(new.digest)

@@ -253,10 +253,11 @@ class SqlUpkeep(Operations):
             .where(blob.c.digest == row.digest)
             .values(state=DOOMED, generation=row.generation + 1)
         )
-        tx.connection.execute(
-            DOOM_OBJECT(tx),
-            {"store_key": row.store_key, "size": row.size, "doomed_at": tx.now},
-        )
+        if reason != "missing":  # what is not there needs no sweep, and might come back
+            tx.connection.execute(
+                DOOM_OBJECT(tx),
+                {"store_key": row.store_key, "size": row.size, "doomed_at": tx.now},
+            )
         add_to_counters(tx, {f"blobs found {reason}": 1})
         return True
 
