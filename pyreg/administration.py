@@ -247,3 +247,25 @@ def _text(password: str) -> str:
 
 
 MAX_PASSWORD = 1024
+
+
+def read_text(name: str, limit: int = 1 << 20) -> str:
+    """A file that a command was given by name; `-` is standard input. `limit` in characters.
+
+    Raises: UsageError.
+    """
+    import sys
+
+    try:
+        if name == "-":
+            text = sys.stdin.read(limit + 1)
+        else:
+            with open(name, encoding="utf-8") as file:
+                text = file.read(limit + 1)
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not text in UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}") from None
+    if len(text) > limit:
+        raise UsageError(f"{name} is longer than it may be ({limit} characters)")
+    return text

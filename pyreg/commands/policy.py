@@ -120,9 +120,9 @@ def set_(options: Options, context: Context) -> int:
     """Refused if somebody else changed the policy between the look and the change."""
     import json
 
-    from pyreg.administration import administration, confirmed
+    from pyreg.administration import administration, confirmed, read_text
 
-    raw = _read(options.arguments[0])
+    raw = read_text(options.arguments[0])
     try:
         wanted = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -137,20 +137,6 @@ def set_(options: Options, context: Context) -> int:
         admin.put("/policy", wanted, etag=etag)
     context.console.out(f"The policy has {new} rules")
     return 0
-
-
-def _read(name: str) -> str:
-    import sys
-
-    limit = 1 << 20
-    if name == "-":
-        text = sys.stdin.read(limit + 1)
-    else:
-        with open(name, encoding="utf-8") as file:
-            text = file.read(limit + 1)
-    if len(text) > limit:
-        raise UsageError(f"{name} is longer than a policy may be ({limit} characters)")
-    return text
 
 
 def explain(options: Options, context: Context) -> int:

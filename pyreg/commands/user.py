@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from pyreg.cli import Options
 
 _ROLE = Flag(
-    "role", "", TEXT, "admin, writer (pull, push, delete) or reader (pull)", default="writer"
-)
+    "role", "", TEXT, "admin, writer (pull, push, delete), reader (pull) or user (by policy)",
+    default="writer",
+)  # fmt: skip
+_THEIR_ROLE = Flag("role", "", TEXT, "What the new users may do", default="reader")
 HEADINGS = {"Name": "NAME", "Role": "ROLE", "Status": "STATUS", "CreatedAt": "CREATED"}
 
 
@@ -39,9 +41,14 @@ ADD = _command("add", "Add a user of the registry", flags=(STDIN, _ROLE, *AT))
 PASSWD = _command("passwd", "Change a user's password; ends the user's logins", flags=(STDIN, *AT))
 LIST = _command("list", "List the users of the registry", "", LISTED, 0)
 INSPECT = _command("inspect", "Show what is known of users", "NAME [NAME...]", (FORMAT, *AT))
-ROLE = _command("role", "Give a user another role: admin, writer or reader", "NAME ROLE", least=2)
+ROLE = _command(
+    "role", "Give a user another role: admin, writer, reader or user", "NAME ROLE", least=2
+)
 DISABLE = _command("disable", "Keep users from logging in; tokens end at once", "NAME [NAME...]")
 ENABLE = _command("enable", "Let users log in again", "NAME [NAME...]")
+IMPORT = _command(
+    "import", "Add the users of a htpasswd file (bcrypt)", "FILE|-", (_THEIR_ROLE, *AT)
+)
 REMOVE = _command("remove", "Remove users; tokens end at once", "NAME [NAME...]")
 
 
@@ -119,6 +126,22 @@ def enable(options: Options, context: Context) -> int:
     return 0
 
 
+def import_(options: Options, context: Context) -> int:
+    """Exits with 1 if a line had to be left out; the others are added."""
+    from pyreg.administration import administration, read_text
+
+    role = options.text("role")
+    text = read_text(options.arguments[0])
+    with administration(options, context, begins=True) as admin:
+        done = admin.post("/htpasswd", {"text": text, "role": role})
+    for name in done["added"]:
+        context.console.out(f"Added {role} {name}")
+    for left in done["left"]:
+        who = f"{left['name']}: " if left["name"] else ""
+        context.console.warn(f"line {left['line']}: {who}{left['reason']}")
+    return 1 if done["left"] else 0
+
+
 def remove(options: Options, context: Context) -> int:
     """Remove accounts and everything they could log in with."""
     from client.admin import path_of
@@ -166,6 +189,7 @@ SUBCOMMANDS = {
     "role": (ROLE, role),
     "disable": (DISABLE, disable),
     "enable": (ENABLE, enable),
+    "import": (IMPORT, import_),
     "remove": (REMOVE, remove),
     "rm": (REMOVE, remove),
 }

@@ -27,6 +27,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Imported:
+    line: int
     name: str
     #: To be stored as it is.
     password_hash: str
@@ -63,7 +64,7 @@ def parse_htpasswd(text: str) -> tuple[tuple[Imported, ...], tuple[Left, ...]]:
         if reason:
             left.append(Left(number, name[:80] if colon else "", reason))
         else:
-            found[name] = Imported(name, stored)
+            found[name] = Imported(number, name, stored)
     return tuple(found.values()), tuple(left)
 
 

@@ -93,3 +93,34 @@ def test_a_token_in_place_of_a_password(tmp_path: Path) -> None:
         assert done.returncode == 1 and "--user NAME" in done.stderr
     finally:
         server.stop()
+
+
+def test_users_of_a_htpasswd_file(pyreg: Pyreg, tmp_path: Path) -> None:
+    import bcrypt
+
+    kept = bcrypt.hashpw(b"long enough", bcrypt.gensalt(4)).decode()
+    file = tmp_path / "htpasswd"
+    file.write_text(f"# ours\nbob:{kept}\nann:{kept}\nold:$apr1$salt$hash\n")
+    done = pyreg("user", "import", str(file))
+    assert done.returncode == 1
+    assert done.stdout == "Added reader bob\n"
+    assert "line 3: ann: user 'ann' exists already" in done.stderr
+    assert "line 4: old: MD5 (apr1)" in done.stderr and "$salt" not in done.stderr
+    shown = json.loads(ok(pyreg, "user", "inspect", "bob", "ann"))
+    assert [user["role"] for user in shown] == ["reader", "user"]
+    done = pyreg("user", "import", str(tmp_path / "none"))
+    assert done.returncode != 0 and "cannot read" in done.stderr
+
+
+def test_a_user_of_a_htpasswd_file_logs_in(pyreg: Pyreg, tmp_path: Path) -> None:
+    import bcrypt
+
+    kept = bcrypt.hashpw(b"from before", bcrypt.gensalt(4)).decode()
+    ok(pyreg, "user", "import", "-", stdin=f"bob:{kept}\n")
+    server = start_pyreg(tmp_path)
+    login = ("login", "-u", "bob", "--password-stdin", server.host)
+    try:
+        ok(pyreg, *login, stdin="from before\n")
+        assert pyreg(*login, stdin=b"another one\n").returncode == 1
+    finally:
+        server.stop()
