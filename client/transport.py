@@ -216,7 +216,9 @@ class BlobBody:
             if stream.offset != self._offset:
                 raise TransferInterrupted("the source cannot continue in the middle of a blob")
             if hasattr(stream, "fileno") and not isinstance(sock, ssl.SSLSocket):
-                self._send_file(sock, cast("BinaryIO", stream))
+                # Not the stream itself: where the connection is gone, sendfile goes on to read().
+                with open(stream.fileno(), "rb", buffering=0, closefd=False) as file:
+                    self._send_file(sock, cast("BinaryIO", file))
             else:
                 self._send_stream(sock, stream)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from client.errors import ProtocolError, RegistryUnavailable, TransferInterrupted
+from client.local_transfer import _FileStream
 from client.origin import Origin
+from client.transport import BlobBody
 from ocispec.digest import Digest
 from tests.client.conftest import Client, make, put
 from tests.client.rogue import Answer, Rogue, Seen
@@ -133,3 +137,14 @@ def test_an_upload_that_arrived_without_an_answer_is_not_sent_again(
     rogue.on("/v2/x/manifests/1", Answer(201))
     client.push(f"{rogue.host}/x:1")
     assert len(rogue.requests("PUT", "/v2/x/blobs/")) == len(made.blobs)
+
+
+def test_a_connection_that_is_gone_before_a_file_is_sent(tmp_path: Path) -> None:
+    """As when a server is killed: an error of the connection, which the next try may mend."""
+    path = tmp_path / "blob"
+    path.write_bytes(bytes(1 << 20))
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    body = BlobBody(lambda offset: _FileStream(path.open("rb"), offset), 1 << 20)
+    with ours, pytest.raises(ConnectionError):
+        body.send(ours)
