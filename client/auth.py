@@ -215,6 +215,43 @@ class RegistryAuth:
             self._tokens[wanted] = (token, ends)
         return token
 
+    def revoke(self, identity_token: str) -> None:
+        """End an identity token at the registry that gave it, where its realm is the registry's
+        own host and knows how; elsewhere nothing happens, as nobody could be told.
+
+        Spec: RFC 7009, at `revoke` below the realm. Raises: RegistryError.
+        """
+        from ocispec.distribution.endpoints import BASE
+
+        with self._transport.request("GET", self._origin, BASE, attempts=1) as response:
+            headers = response.all("WWW-Authenticate") if response.status == 401 else []
+            response.finish()
+        realms = [
+            challenge.parameters.get("realm", "")
+            for header in headers
+            for challenge in parse_challenges(header)
+        ]
+        for realm in filter(None, realms):
+            try:
+                origin, target = Origin.parse(realm)
+            except ValueError:
+                continue
+            if origin != self._origin or "?" in target:
+                continue
+            with self._transport.request(
+                "POST",
+                origin,
+                f"{target.rstrip('/')}/revoke",
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+                body=urlencode({"token": identity_token, "client_id": CLIENT_ID}).encode(),
+                follow=False,
+                attempts=1,
+            ) as response:
+                if response.status not in (200, 400, 404, 405):
+                    raise fail(response, f"logout from {self.registry}", self.registry)
+                response.finish()
+            return
+
     def _find(self) -> Credential | None:
         if not self._asked:
             self._credential = self._keychain.find(self.registry, self._repository)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from client.credentials import Credential, FileKeychain, FixedKeychain
-from client.errors import Unauthorized
+from client.errors import ClientError, Unauthorized
 from client.remote import Registry
+from ocispec.errors import SpecError
 from ocispec.value import value
 
 TYPE_CHECKING = False
@@ -45,3 +46,27 @@ def login(
     if auth.identity_token:
         kept = Credential(username=credential.username, identity_token=auth.identity_token)
     return LoggedIn(where=keychain.store(registry, kept), is_token=bool(auth.identity_token))
+
+
+@value
+class LoggedOut:
+    """was_in: a credential was here. problem: why the registry may still accept it; or empty."""
+
+    was_in: bool
+    problem: str
+
+
+def logout(registry: str, transport: Transport, keychain: FileKeychain) -> LoggedOut:
+    """Forget a registry's credential. An identity token is ended at the registry as well.
+
+    The credential goes from here even where the registry cannot be told. Raises: CredentialsError.
+    """
+    problem = ""
+    found = keychain.find(registry)
+    if found is not None and found.identity_token:
+        try:
+            remote = Registry(registry, transport, FixedKeychain(found))
+            remote.auth().revoke(found.identity_token)
+        except (ClientError, SpecError) as error:
+            problem = str(error)
+    return LoggedOut(was_in=keychain.erase(registry), problem=problem)

@@ -161,6 +161,17 @@ class LocalCarrier:
         return Reply(status, answered, b"".join(parts))
 
 
+def account_of(options: Options, admin: Admin) -> str:
+    """Whom `--user` names, else whoever is logged in. Raises: UsageError where nobody is."""
+    named = options.text("user")
+    if named:
+        return named
+    me = admin.get("/me")
+    if not me["name"]:
+        raise UsageError("on the registry's own machine nobody is logged in; use --user NAME")
+    return str(me["name"])
+
+
 def show_list(
     options: Options,
     context: Context,

@@ -33,6 +33,8 @@ COMMANDS = {
     "group": ("group", "Manage groups of users and robots"),
     "robot": ("robot", "Manage accounts for machines"),
     "token": ("token", "Manage personal access tokens"),
+    "session": ("session", "See where an account is logged in, and log it out there"),
+    "key": ("key", "List and rotate the keys that sign access tokens"),
     "policy": ("policy", "Say who may do what to which repositories, and ask why"),
     "adopt": ("adopt", "Take over a docker/registry/v2 directory without copying its blobs"),
     "gc": ("gc", "Watch, run, simulate and pause garbage collection"),

@@ -20,7 +20,7 @@ from registry.api.metrics import metrics
 from registry.api.middleware import Observing
 from registry.api.search import ping, search
 from registry.api.services import Services
-from registry.api.tokens import token_by_get, token_by_post
+from registry.api.tokens import jwks, revoke, token_by_get, token_by_post
 from registry.api.v1.route import ApiRoute
 from registry.auth.guard import Guard
 from registry.auth.limits import LoginLimits, RequestLimits
@@ -146,6 +146,8 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
         [
             DistributionRoute(opened),
             PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened, "token"),
+            PlainRoute("/token/revoke", {"POST": revoke}, opened, "token"),
+            PlainRoute("/token/jwks", {"GET": jwks, "HEAD": jwks}, opened, "token"),
             ApiRoute(opened),
             PlainRoute("/v1/search", {"GET": search, "HEAD": search}, opened, "search"),
             PlainRoute("/v1/_ping", {"GET": ping, "HEAD": ping}, opened, "search"),
@@ -194,7 +196,10 @@ async def open_services(
             issuer=settings.service,
             service=settings.service,
             lifetime_s=settings.token_lifetime_s,
+            version_now=metadata.hot.policy_version,
         )
+        policy.also(tokens.reload)
+        refresh_tokens = RefreshTokens(metadata.credentials)
         readiness = Readiness(
             {
                 # Any read will do; nobody needs to be found.
@@ -216,6 +221,7 @@ async def open_services(
             metadata=metadata,
             guard=Guard(
                 account_now=metadata.hot.account,
+                session_holder=refresh_tokens.holder,
                 logins=logins,
                 limits=limits,
                 tokens=tokens,
@@ -224,7 +230,7 @@ async def open_services(
             ),
             policy=policy,
             tokens=tokens,
-            refresh_tokens=RefreshTokens(metadata.credentials),
+            refresh_tokens=refresh_tokens,
             passwords=passwords,
             storage=storage,
             logins=logins,

@@ -277,6 +277,12 @@ class TokenUnknown(AccountError):
         self.id = id
 
 
+class SessionUnknown(AccountError):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"there is no session {id}")
+        self.id = id
+
+
 class PolicyInvalid(AccountError):
     pass
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from pyreg.administration import AT, LISTED, QUIET
 from pyreg.cli import LIST as MANY
-from pyreg.cli import NUMBER, TEXT, Command, Flag, UsageError
+from pyreg.cli import NUMBER, TEXT, Command, Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from client.admin import Admin
     from pyreg.__main__ import Context
     from pyreg.cli import Options
 
@@ -47,10 +46,10 @@ REMOVE = Command(
 
 def add(options: Options, context: Context) -> int:
     from client.admin import path_of
-    from pyreg.administration import administration, when
+    from pyreg.administration import account_of, administration, when
 
     with administration(options, context) as admin:
-        account = _account(options, admin)
+        account = account_of(options, admin)
         made = admin.post(
             path_of("accounts", account, "tokens"),
             {
@@ -70,10 +69,10 @@ def add(options: Options, context: Context) -> int:
 
 def list_(options: Options, context: Context) -> int:
     from client.admin import path_of
-    from pyreg.administration import administration, show_list, when
+    from pyreg.administration import account_of, administration, show_list, when
 
     with administration(options, context) as admin:
-        account = _account(options, admin)
+        account = account_of(options, admin)
         rows = [
             {
                 "Id": token["id"],
@@ -91,25 +90,14 @@ def list_(options: Options, context: Context) -> int:
 
 def remove(options: Options, context: Context) -> int:
     from client.admin import path_of
-    from pyreg.administration import administration
+    from pyreg.administration import account_of, administration
 
     with administration(options, context) as admin:
-        account = _account(options, admin)
+        account = account_of(options, admin)
         for id in options.arguments:
             admin.delete(path_of("accounts", account, "tokens", id))
             context.console.out(f"Removed {id}")
     return 0
-
-
-def _account(options: Options, admin: Admin) -> str:
-    """Whose tokens these are. Raises: UsageError where nobody is logged in."""
-    named = options.text("user")
-    if named:
-        return named
-    me = admin.get("/me")
-    if not me["name"]:
-        raise UsageError("on the registry's own machine nobody is logged in; use --user NAME")
-    return str(me["name"])
 
 
 def _scope(actions: list[str], repositories: list[str]) -> str:

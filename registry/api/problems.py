@@ -82,6 +82,7 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.AccountUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.GroupUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.TokenUnknown, _Answer(404, "NAME_UNKNOWN")),
+    (domain.SessionUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.RuleUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.AccountExists, _Answer(409, "DENIED")),
     (domain.GroupExists, _Answer(409, "DENIED")),

@@ -2,12 +2,15 @@
 
 GET with Basic credentials or none, and POST in the form of OAuth 2. Asking for more than one may do
 is no error: the token allows what is allowed. Spec: distribution, "Token Authentication".
+
+`/token/revoke` ends a refresh token (RFC 7009), `/token/jwks` is for others who verify (RFC 7517).
 """
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ocispec.distribution.scope import format_scopes, parse_scopes
@@ -64,12 +67,33 @@ async def token_by_post(exchange: Exchange) -> None:
             given = form.first("refresh_token") or ""
             services = exchange.services
             token = await services.refresh_tokens.redeem(given)
-            holder = await services.metadata.accounts.find(token.account) if token else None
-            if holder is None or holder.disabled:
+            holder = await services.refresh_tokens.holder(token.id) if token else None
+            if holder is None:
                 raise _wrong_credentials()
             await _grant(exchange, form, holder, refresh_token=given)
         case _:
             raise Refusal(400, "UNSUPPORTED", "grant_type must be password or refresh_token")
+
+
+async def revoke(exchange: Exchange) -> None:
+    """End the refresh token in the form, and what came of it. Also fine if it had ended before."""
+    raw = await exchange.read_body(MAX_FORM)
+    if raw is None:
+        raise Refusal(413, "UNSUPPORTED", f"the form is longer than {MAX_FORM} bytes")
+    given = Query(raw, limit=MAX_FORM).first("token") or ""
+    if not given:
+        raise Refusal(400, "UNSUPPORTED", "the form has no token")
+    exchange.services.limits.spend(ANONYMOUS.name, exchange.client_address())
+    await exchange.services.refresh_tokens.revoke(given)
+    await exchange.reply(200, _NEVER_KEPT, b"")
+
+
+async def jwks(exchange: Exchange) -> None:
+    """The public keys of access tokens, current before the answer is made."""
+    await exchange.services.policy.now()
+    document = json.dumps(exchange.services.tokens.jwks()).encode()
+    kept = (b"cache-control", b"public, max-age=60")
+    await exchange.reply(200, [(b"content-type", b"application/jwk-set+json"), kept], document)
 
 
 async def _log_in(exchange: Exchange, name: str, password: str) -> Account:
@@ -95,12 +119,13 @@ async def _grant(
     # Clients repeat the parameter, or join scopes with blanks, or both.
     requested = parse_scopes(" ".join(parameters.all("scope")))
     granted = (await services.policy.now()).grant(subject, requested)
-    credential = credential_of(account) if account is not None else ""
-    token = services.tokens.issue(subject.name, granted, credential=credential)
     # A refresh token would outlive the access token it came from, and know nothing of its limits.
     if wants_refresh and account is not None and account.token is None:
-        client = parameters.first("client_id") or ""
-        refresh_token = await services.refresh_tokens.issue(subject.name, client)
+        client, agent = parameters.first("client_id") or "", exchange.header_text(b"user-agent")
+        refresh_token, session = await services.refresh_tokens.issue(subject.name, client, agent)
+        account = replace(account, session=session.id)
+    credential = credential_of(account) if account is not None else ""
+    token = services.tokens.issue(subject.name, granted, credential=credential)
     document: dict[str, object] = {
         "token": token.text,
         "access_token": token.text,

@@ -32,7 +32,7 @@ from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scop
 from registry.auth.access_tokens import is_access_token
 from registry.auth.limits import RequestLimits
 from registry.auth.live import LivePolicy
-from registry.auth.login import Logins, access_token_of, credential_of
+from registry.auth.login import Logins, access_token_of, credential_of, session_of
 from registry.auth.policy import (
     ANONYMOUS,
     API,
@@ -113,6 +113,7 @@ class Guard:
         self,
         *,
         account_now: Callable[[str], Awaitable[Account | None]],
+        session_holder: Callable[[str], Awaitable[Account | None]],
         logins: Logins,
         limits: RequestLimits,
         tokens: TokenService,
@@ -121,6 +122,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account_now = account_now
+        self._session_holder = session_holder
         self._logins = logins
         self._limits = limits
         self._tokens = tokens
@@ -128,6 +130,7 @@ class Guard:
         self._enabled = enabled
         self._clock = clock
         self._remembered: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+        self._generation = tokens.generation
         # Passwords are remembered by a keyed hash, so that none can be read out of our memory.
         self._key = secrets.token_bytes(32)
 
@@ -189,6 +192,8 @@ class Guard:
         if self._limits.are_on:
             return None  # each request is counted once, by whoever answers it
         version: int | None = None
+        if self._tokens.generation != self._generation:
+            return None  # with other keys, whoever came with a token is looked at again
         if authorization is None:
             caller = _NOBODY
         else:
@@ -336,8 +341,14 @@ class Guard:
             return _NOBODY
         now = self._clock()
         key = header if header[:7] == b"Bearer " else self._hide(header)
+        self._forget_old_keys()
         remembered = self._remembered.get(key)
-        if remembered is not None and now < remembered[0] and await self._is_current(remembered[1]):
+        if (
+            remembered is not None
+            and now < remembered[0]
+            and await self._is_current(remembered[1])
+            and (not self._forget_old_keys() or remembered[1].token is None)
+        ):
             caller = remembered[1]
             if caller.is_expired and not takes_expired:
                 raise self._expired(request, wanted)
@@ -357,6 +368,15 @@ class Guard:
             raise self._expired(request, wanted)
         return caller
 
+    def _forget_old_keys(self) -> bool:
+        """Forget whoever came with a token, if our keys are others now; whether that was so."""
+        if self._tokens.generation == self._generation:
+            return False
+        self._generation = self._tokens.generation
+        for key in [key for key, (_, caller) in self._remembered.items() if caller.token]:
+            del self._remembered[key]
+        return True
+
     async def _look_up(self, request: Request, header: bytes, now: float) -> tuple[float, Caller]:
         if len(header) > MAX_AUTHORIZATION:
             raise Unauthenticated("the credentials are too long")
@@ -368,15 +388,19 @@ class Guard:
                 raise Unauthenticated("the access token is not valid any more")
             return await self._known(holder, now)
         if scheme.lower() == "bearer":
-            try:
-                token, is_expired = await self._tokens.verify(credentials), False
-                until = min(now + REMEMBER_S, now + token.expires_at - time.time())
-            except TokenExpired as expired:
-                token, is_expired, until = expired.token, True, now + REMEMBER_S
-                if time.time() > token.expires_at + UPLOAD_GRACE_S:
-                    raise
-            caller = await self._bearer(token, is_expired)
-            return _not_beyond(until, now, caller.account), caller
+            while True:
+                generation = self._tokens.generation
+                try:
+                    token, is_expired = await self._tokens.verify(credentials), False
+                    until = min(now + REMEMBER_S, now + token.expires_at - time.time())
+                except TokenExpired as expired:
+                    token, is_expired, until = expired.token, True, now + REMEMBER_S
+                    if time.time() > token.expires_at + UPLOAD_GRACE_S:
+                        raise
+                caller = await self._bearer(token, is_expired)
+                # The account is newer than the keys: they may have been changed with it.
+                if generation == self._tokens.generation:
+                    return _not_beyond(until, now, caller.account), caller
         if scheme.lower() == "basic":
             name, password = parse_basic(credentials)
             account = await self._logins.log_in(name, password, request.client_address())
@@ -390,11 +414,13 @@ class Guard:
         if not token.subject:
             await self._live.now()
             return Caller(ANONYMOUS, token, is_expired)
-        id = access_token_of(token.credential)
-        if id is None:
-            account = await self._account_now(token.subject)
-        else:
+        id, session = access_token_of(token.credential), session_of(token.credential)
+        if id is not None:
             account = await self._logins.holder(id)
+        elif session:
+            account = await self._session_holder(session)
+        else:
+            account = await self._account_now(token.subject)
         if account is None or account.disabled:
             raise Unauthenticated("the account does not exist any more")
         if credential_of(account) != token.credential:
@@ -448,9 +474,10 @@ class Guard:
 
 
 def _is_same(remembered: Account, found: Account) -> bool:
-    """Whether somebody is who they were. An access token may be revoked without any change of its
-    account, so it is looked at again after every change of rights."""
-    return remembered == found and (remembered.token is None or remembered.version == found.version)
+    """Whether somebody is who they were. An access token or a session may end without any change
+    of its account, so it is looked at again after every change of rights."""
+    lasting = remembered.token is None and not remembered.session
+    return remembered == found and (lasting or remembered.version == found.version)
 
 
 def _not_beyond(until: float, now: float, account: Account | None) -> float:

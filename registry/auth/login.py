@@ -111,7 +111,8 @@ def credential_of(account: Account) -> str:
         made = f"{account.name}:{account.created_at}:{account.token.created_at}"
         return f"pat-{account.token.id}-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
     text = f"{account.name}:{account.created_at}:{account.password_hash}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    password = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"session-{account.session}-{password}" if account.session else password
 
 
 def access_token_of(credential: str) -> int | None:
@@ -121,6 +122,13 @@ def access_token_of(credential: str) -> int | None:
     if kind != "pat" or not (id.isascii() and id.isdigit()) or len(id) > 18:
         return None
     return int(id)
+
+
+def session_of(credential: str) -> str:
+    """The id of the session that a credential names; empty if it names none."""
+    kind, _, rest = credential.partition("-")
+    id = rest.partition("-")[0]
+    return id if kind == "session" and id.isascii() and id.isalnum() and len(id) <= 64 else ""
 
 
 async def create_first_admin(accounts: Accounts, passwords: Passwords) -> str | None:

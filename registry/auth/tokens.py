@@ -1,6 +1,7 @@
 """Access tokens: signed by us with ES256, verified by us, remembered for a minute.
 
 What verification believes: a signature of one of our own keys, found by `kid` in our own list.
+Others may verify too: `jwks` is what they need, RFC 7517.
 Nothing that a token says about keys or algorithms is followed; a header with anything else in it
 than `alg`, `typ` and `kid` is refused outright, because we never make such a token.
 
@@ -14,7 +15,7 @@ import hashlib
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,10 @@ _SKEW_S = 10
 
 # A token with an unknown key makes us look for new keys, but not for every such token.
 _RELOAD_S = 5.0
+
+# How long a retired key verifies beyond the life of its last token: as long as an expired token
+# still finishes an upload, see `registry.auth.guard.UPLOAD_GRACE_S`.
+_KEEP_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,14 @@ class Tokens:
             if key.current:
                 self._signing = key.kid, private
         self._remembered.clear()
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public keys, the signing one first. Spec: RFC 7517, RFC 7518 section 6.2."""
+        shown = []
+        for kid, key in self._public.items():
+            document = jwt.algorithms.ECAlgorithm.to_jwk(key, as_dict=True)
+            shown.append({**document, "kid": kid, "use": "sig", "alg": _ALGORITHM})
+        return {"keys": shown}
 
     def issue(self, subject: str, grants: Iterable[Scope], *, credential: str = "") -> IssuedToken:
         """A token for our own service that allows its bearer exactly `grants`."""
@@ -243,12 +256,25 @@ class TokenService:
     """Tokens whose keys are kept in the database and shared by all replicas."""
 
     def __init__(
-        self, tokens: Tokens, credentials: Credentials, *, monotonic: Callable[[], float]
+        self,
+        tokens: Tokens,
+        keys: tuple[SigningKey, ...],
+        credentials: Credentials,
+        *,
+        keep_s: int,
+        version_now: Callable[[], Awaitable[int]] | None,
+        monotonic: Callable[[], float],
     ) -> None:
         self._tokens = tokens
+        self._keys = keys
         self._credentials = credentials
+        self._keep_s = keep_s
+        self._version_now = version_now
+        self._version = -1
         self._monotonic = monotonic
         self._loaded_at = monotonic()
+        #: Counted up with every change of keys: what was verified before is to be verified again.
+        self.generation = 0
 
     @property
     def service(self) -> str:
@@ -267,20 +293,52 @@ class TokenService:
         try:
             return self._tokens.verify(text)
         except UnknownKey:
-            if self._monotonic() - self._loaded_at < _RELOAD_S:
+            if not await self._may_be_newer():
                 raise
         await self.reload()
         return self._tokens.verify(text)
 
-    async def reload(self) -> None:
-        """Load the keys anew and forget every verified token."""
-        self._loaded_at = self._monotonic()
-        self._tokens.load(await self._credentials.signing_keys())
+    async def _may_be_newer(self) -> bool:
+        """Whether another process may have made a key: every rotation counts as a change of rights;
+        that number is cheap to ask for, however many junk tokens come."""
+        if self._monotonic() - self._loaded_at >= _RELOAD_S:
+            return True
+        if self._version_now is None:
+            return False
+        version, before = await self._version_now(), self._version
+        self._version = version
+        return version != before
 
-    async def rotate(self) -> None:
-        """Sign with a new key; tokens of the one before stay valid."""
+    async def reload(self) -> None:
+        """Load the keys anew; if they are others now, forget every verified token."""
+        self._loaded_at = self._monotonic()
+        self._take(await self._credentials.signing_keys())
+
+    def _take(self, keys: tuple[SigningKey, ...]) -> None:
+        if keys != self._keys:
+            self._tokens.load(keys)
+            self._keys = keys
+            self.generation += 1
+
+    @property
+    def keys(self) -> tuple[SigningKey, ...]:
+        """As they were loaded last, the signing one first."""
+        return self._keys
+
+    def verifies_until(self, key: SigningKey) -> int | None:
+        """When tokens of a retired key have all ended; None for the one that signs."""
+        return None if key.retired_at is None else key.retired_at + self._keep_s
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """Our public keys, RFC 7517."""
+        return self._tokens.jwks()
+
+    async def rotate(self, *, drop: bool = False) -> None:
+        """Sign with a new key. Tokens of those before stay valid, unless `drop` says that they must
+        not: then every access token that was ever given out has ended."""
         key = new_signing_key(int(time.time()))
-        self._tokens.load(await self._credentials.rotate_signing_key(key))
+        keep_s = 0 if drop else self._keep_s
+        self._take(await self._credentials.rotate_signing_key(key, keep_s))
 
 
 async def open_token_service(
@@ -289,12 +347,24 @@ async def open_token_service(
     issuer: str,
     service: str,
     lifetime_s: int = DEFAULT_LIFETIME_S,
+    version_now: Callable[[], Awaitable[int]] | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> TokenService:
-    """Tokens signed with the database's key; the first process to start makes it."""
+    """Tokens signed with the database's key; the first process to start makes it.
+
+    `version_now` counts changes of rights, see `registry.metadata.base.HotReads`: with it a key
+    that another process made is known at once.
+    """
     keys = await credentials.signing_keys()
     if not keys:
         keys = await credentials.offer_signing_key(new_signing_key(int(clock())))
     tokens = Tokens(keys, issuer=issuer, service=service, lifetime_s=lifetime_s, clock=clock)
-    return TokenService(tokens, credentials, monotonic=monotonic)
+    return TokenService(
+        tokens,
+        keys,
+        credentials,
+        keep_s=max(lifetime_s, MIN_LIFETIME_S) + _KEEP_S,
+        version_now=version_now,
+        monotonic=monotonic,
+    )

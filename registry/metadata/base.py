@@ -254,6 +254,8 @@ class Account:
     version: int = field(default=0, compare=False)
     #: The access token that somebody came with, if they did.
     token: AccessToken | None = field(default=None, compare=False)
+    #: The session, by its id, that somebody came with: a refresh token of theirs.
+    session: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,8 @@ class SigningKey:
     created_at: int
     #: The newest signs; older ones still verify.
     current: bool
+    #: Since when it signs nothing any more; None for the current one.
+    retired_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +314,16 @@ class RefreshToken:
     client_id: str
     created_at: int
     expires_at: int
+    #: As the device called itself in its request; may be empty.
+    user_agent: str = ""
+    #: To some ten minutes; None: never, since it was made.
+    last_used_at: int | None = None
+    #: Names the session: the beginning of the token's hash, which tells nothing of the token.
+    id: str = ""
+
+
+# Characters of a hash that name a session.
+SESSION_ID = 20
 
 
 class HotReads(Protocol):
@@ -659,16 +673,33 @@ class Credentials(Protocol):
     async def offer_signing_key(self, key: SigningKey) -> tuple[SigningKey, ...]:
         """Store `key` if there is none yet; gives the keys that count, newest first."""
 
-    async def rotate_signing_key(self, key: SigningKey) -> tuple[SigningKey, ...]:
-        """Make `key` current and keep the one before for verifying; older ones are dropped."""
+    async def rotate_signing_key(self, key: SigningKey, keep_s: int) -> tuple[SigningKey, ...]:
+        """Make `key` current; those before still verify for `keep_s` after they were retired, and
+        are dropped by the first rotation after that. 0 drops them now."""
 
-    async def add_refresh_token(self, token_hash: str, token: RefreshToken) -> None: ...
+    async def add_refresh_token(self, token_hash: str, token: RefreshToken) -> None:
+        """Raises: AccountUnknown."""
 
     async def find_refresh_token(self, token_hash: str) -> RefreshToken | None:
         """None if unknown, expired or revoked, or if its account is gone or disabled."""
 
-    async def revoke_refresh_tokens(self, account: str, *, client_id: str | None = None) -> int:
-        """Of one device or of all; how many ended."""
+    async def used_refresh_token(self, token_hash: str) -> None:
+        """Note that it was used now, unless it was within the last ten minutes."""
+
+    async def session_holder(self, id: str) -> Account | None:
+        """The account, with the session in it; None as `find_refresh_token`."""
+
+    async def sessions(self, account: str) -> tuple[RefreshToken, ...]:
+        """Those that have not ended, the oldest first."""
+
+    async def revoke_session(self, account: str, id: str) -> None:
+        """Raises: SessionUnknown."""
+
+    async def revoke_refresh_token(self, token_hash: str) -> bool:
+        """By the token itself, whoever holds it; False if it had ended already."""
+
+    async def revoke_refresh_tokens(self, account: str) -> int:
+        """All of an account; how many ended."""
 
 
 class Metadata(Protocol):

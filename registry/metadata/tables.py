@@ -215,6 +215,9 @@ refresh_token = Table(
     Column("client_id", text_type(), nullable=False),
     time_column("created_at"),
     time_column("expires_at"),
+    # What the device called itself; nothing is known of those that came before this column.
+    Column("user_agent", text_type()),
+    time_column("last_used_at", nullable=True),
     Index(None, "account_id"),
     sqlite_with_rowid=False,
 )
@@ -226,6 +229,8 @@ signing_key = Table(
     Column("private_pem", text_type(), nullable=False),
     Column("state", text_type(), nullable=False),
     time_column("created_at"),
+    # Since when it signs nothing any more.
+    time_column("retired_at", nullable=True),
     CheckConstraint("state IN ('current', 'previous')", name="ck_signing_key_state"),
 )
 

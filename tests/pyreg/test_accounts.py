@@ -124,3 +124,52 @@ def test_a_user_of_a_htpasswd_file_logs_in(pyreg: Pyreg, tmp_path: Path) -> None
         assert pyreg(*login, stdin=b"another one\n").returncode == 1
     finally:
         server.stop()
+
+
+def test_where_somebody_is_logged_in_and_keys(tmp_path: Path) -> None:
+    server = start_pyreg(tmp_path)
+    pyreg = Pyreg(str(tmp_path))
+    login = ("login", "-u", server.username, "--password-stdin", server.host)
+    at = ("--registry", server.host)
+    try:
+        ok(pyreg, *login, stdin=server.password)
+        listed = ok(pyreg, "session", "ls", *at).splitlines()
+        assert len(listed) == 2 and "pyreg (this one)" in listed[1]
+        [id] = ok(pyreg, "session", "ls", "-q", *at).split()
+        done = pyreg("session", "rm", *at)
+        assert done.returncode == 1 and "--all" in done.stderr
+        assert ok(pyreg, "session", "rm", id, *at) == f"Removed {id}\n"
+        done = pyreg("session", "ls", *at)
+        assert done.returncode != 0 and "pyreg login" in done.stderr
+
+        ok(pyreg, *login, stdin=server.password)
+        old = ok(pyreg, "key", "ls", "-q").strip()
+        new = ok(pyreg, "key", "rotate", "-q").strip()
+        assert ok(pyreg, "key", "ls", "-q").split() == [new, old]
+        done = pyreg("key", "rotate", "--drop")
+        assert done.returncode == 1 and "--yes" in done.stderr
+        last = ok(pyreg, "key", "rotate", "--drop", "--yes").strip()
+        assert ok(pyreg, "key", "ls", "-q").split() == [last]
+
+        # Here on the registry's machine, without a login.
+        name = ("--user", server.username)
+        assert len(ok(pyreg, "session", "ls", "-q", *name).split()) == 1
+        done = pyreg("logout", server.host)
+        assert done.returncode == 0 and done.stderr == ""
+        assert ok(pyreg, "session", "ls", "-q", *name) == ""
+    finally:
+        server.stop()
+
+
+def test_a_logout_that_the_registry_does_not_hear_of(tmp_path: Path) -> None:
+    server = start_pyreg(tmp_path)
+    pyreg = Pyreg(str(tmp_path))
+    try:
+        login = ("login", "-u", server.username, "--password-stdin", server.host)
+        ok(pyreg, *login, stdin=server.password)
+    finally:
+        server.stop()
+    done = pyreg("logout", server.host)
+    assert done.returncode == 0
+    assert "Removing login credentials" in done.stdout and "was not told" in done.stderr
+    assert ok(pyreg, "logout", server.host) == f"Not logged in to {server.host}\n"

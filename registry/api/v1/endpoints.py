@@ -9,11 +9,13 @@ from registry.api.v1 import (
     groups,
     history,
     htpasswd,
+    keys,
     policies,
     repositories,
     retention,
     robots,
     search,
+    sessions,
     users,
 )
 from registry.api.v1.table import Table
@@ -25,6 +27,8 @@ TABLE = Table(
         *users.ENDPOINTS,
         *htpasswd.ENDPOINTS,
         *access_tokens.ENDPOINTS,
+        *sessions.ENDPOINTS,
+        *keys.ENDPOINTS,
         *robots.ENDPOINTS,
         *groups.ENDPOINTS,
         *policies.ENDPOINTS,

@@ -53,6 +53,7 @@ _ALL = (
     Parameter("namespace", grammar.NAME, grammar.NAME_MAX, "the first parts of names", True),
     Parameter("tag", grammar.TAG, 128, "a tag"),
     Parameter("digest", r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})", 135, "a digest"),
+    Parameter("session", r"[0-9a-f]{20}", 20, "a session's id, as listings show it"),
     Parameter("id", _ID, 64, "an id, as listings show it"),
     Parameter("number", r"[1-9][0-9]{0,14}", 15, "a number, as listings show it"),
     Parameter("name", r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", 64, "a name"),

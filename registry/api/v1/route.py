@@ -21,6 +21,7 @@ from registry.api.v1.endpoints import TABLE
 from registry.api.v1.failures import PROBLEM_JSON, problem_of, refusal_of
 from registry.api.v1.shapes import NotInShape, read, read_texts, write
 from registry.api.v1.table import PREFIX, Answer, Endpoint, Listing, On, Who
+from registry.auth.rules import ADMIN
 from registry.errors import Denied
 from registry.server.errors import ClientGone
 
@@ -104,13 +105,20 @@ class ApiRoute(BaseRoute):
                 name = RepositoryName.parse(parameters["repository"])
                 exchange.about.repository = name.text
                 access = guard.access_of(caller, name, everything=is_admin)
-                if action not in access.actions and not is_admin:
+                allowed = is_admin or action in access.actions
+                if not allowed and not (action == ADMIN and guard.may(caller, action, name.text)):
                     raise guard.denied(exchange, caller, action, name.text)
             case Who.ADMIN if not is_admin:
-                raise Denied(endpoint.summary.lower(), "this registry: it takes an administrator")
+                raise _beyond(endpoint, caller, "it takes an administrator of the registry")
             case Who.OWN if not is_admin and parameters["account"] != caller.subject.name:
-                raise Denied(endpoint.summary.lower(), "another account")
+                raise _beyond(endpoint, caller, "that is another account")
         return caller, is_admin, access
+
+
+def _beyond(endpoint: Endpoint, caller: Caller, why: str) -> Denied:
+    what = endpoint.summary.partition(";")[0]
+    message = f"{caller.subject.name} may not do this: {what.lower()}; {why}"
+    return Denied(endpoint.name, "this registry", message=message)
 
 
 def _find(exchange: Exchange) -> tuple[Endpoint, dict[str, str]]:

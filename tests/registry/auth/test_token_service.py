@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import jwt
 import pytest
 
 from ocispec.distribution.scope import parse_scopes
@@ -47,9 +48,43 @@ async def test_rotation_elsewhere_is_noticed_and_old_tokens_stay_valid(metadata)
     assert (await here.verify(old)).subject == "omri"
     assert (await there.verify(old)).subject == "omri"
     await there.rotate()
-    monotonic.now += 5
-    with pytest.raises(UnknownKey):
-        await there.verify(old)
+    assert (await there.verify(old)).subject == "omri"
+    await there.rotate(drop=True)
+    for token in (old, new):
+        with pytest.raises(UnknownKey):
+            await there.verify(token)
+
+
+async def test_a_rotation_elsewhere_is_known_at_once_where_changes_are_counted(metadata):
+    monotonic = Monotonic()
+    here = await open_token_service(
+        metadata.credentials,
+        issuer="issuer",
+        service="service",
+        version_now=metadata.hot.policy_version,
+        monotonic=monotonic,
+    )
+    there = await opened(metadata, monotonic)
+    for _ in range(2):
+        await there.rotate()
+        assert (await here.verify(there.issue("omri", ()).text)).subject == "omri"
+
+
+async def test_others_can_verify_with_the_published_keys(metadata):
+    service = await opened(metadata, Monotonic())
+    await service.rotate()
+    text = service.issue("omri", parse_scopes("repository:a/b:pull")).text
+    published = jwt.PyJWKSet.from_dict(service.jwks())
+    key = published[jwt.get_unverified_header(text)["kid"]]
+    claims = jwt.decode(text, key, algorithms=["ES256"], audience="service", issuer="issuer")
+    assert claims["sub"] == "omri"
+    assert len(published.keys) == 2
+
+
+async def test_attack_private_keys_in_the_published_ones(metadata):
+    service = await opened(metadata, Monotonic())
+    for key in service.jwks()["keys"]:
+        assert set(key) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
 
 
 async def test_unknown_keys_do_not_make_the_database_busy(metadata, monkeypatch):
@@ -90,12 +125,18 @@ class Counting:
 async def test_a_refresh_token_is_redeemed_as_often_as_wanted(metadata):
     await metadata.accounts.add("omri", "hash", "writer")
     refresh = RefreshTokens(metadata.credentials)
-    text = await refresh.issue("omri", "docker")
+    text, session = await refresh.issue("omri", "docker", "Docker-Client/20.10 \x1b[31m\u2028")
     for _ in range(2):
         token = await refresh.redeem(text)
         assert token is not None
         assert (token.account, token.client_id) == ("omri", "docker")
-    assert text != await refresh.issue("omri", "docker")
+        assert token.user_agent == "Docker-Client/20.10 [31m"
+        assert token.id == session.id
+    assert token.last_used_at is not None
+    assert text != (await refresh.issue("omri", "docker"))[0]
+    assert await refresh.revoke(text)
+    assert not await refresh.revoke(text)
+    assert await refresh.redeem(text) is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +148,8 @@ async def test_what_is_no_refresh_token(metadata, text):
 
 async def test_a_stolen_database_holds_no_refresh_token(metadata, tmp_path):
     await metadata.accounts.add("omri", "hash", "writer")
-    text = await RefreshTokens(metadata.credentials).issue("omri", "docker")
+    text, session = await RefreshTokens(metadata.credentials).issue("omri", "docker")
+    assert session.id not in text
     secret = text.removeprefix("pyreg_refresh_").encode()
     for file in tmp_path.iterdir():
         assert secret not in file.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -91,7 +92,7 @@ async def test_what_ends_a_refresh_token(registry, how):
     now = int(registry.clock())
     token = RefreshToken("omri", "docker", now, now + 1000)
     await credentials.add_refresh_token("h", token)
-    assert await credentials.find_refresh_token("h") == token
+    assert await credentials.find_refresh_token("h") == replace(token, id="h")
     match how:
         case "password":
             await accounts.set_password("omri", "new")
@@ -104,8 +105,8 @@ async def test_what_ends_a_refresh_token(registry, how):
         case "expire":
             registry.clock.sleep(1000)
         case "revoke":
-            assert await credentials.revoke_refresh_tokens("omri", client_id="podman") == 0
-            assert await credentials.revoke_refresh_tokens("omri", client_id="docker") == 1
+            assert await credentials.revoke_refresh_tokens("nobody") == 0
+            assert await credentials.revoke_refresh_tokens("omri") == 1
     assert await credentials.find_refresh_token("h") is None
 
 
