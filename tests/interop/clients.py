@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,23 @@ class Docker:
     def __init__(self, client: list[str]) -> None:
         self.client = client
 
-    def login(self, registry: Server, password: str, *, check: bool = True) -> str:
-        words = [*self.client, "login", "-u", registry.username, "--password-stdin", registry.host]
-        return run(words, stdin=password.encode(), check=check)
+    def login(self, registry: Server, password: str, *, name: str = "", check: bool = True) -> str:
+        words = [*self.client, "login", "-u", name or registry.username, "--password-stdin"]
+        return run([*words, registry.host], stdin=password.encode(), check=check)
+
+    def logout(self, registry: Server) -> str:
+        return run([*self.client, "logout", registry.host])
+
+    def make(self, rootfs: Path, reference: str) -> None:
+        """An image in the client's own store."""
+        run([*self.client, "import", str(rootfs), reference])
+
+    def try_push(self, reference: str) -> str:
+        """Status and output."""
+        return run([*self.client, "push", reference], check=False)
+
+    def try_pull(self, reference: str) -> str:
+        return run([*self.client, "pull", reference], check=False)
 
     def push_new(self, rootfs: Path, reference: str) -> str:
         """Make an image of a root file system and push it; the manifest digest."""
@@ -72,10 +87,22 @@ class Podman:
         ]  # fmt: skip
         self.tls = ["--tls-verify=false", "--authfile", self.auth]
 
-    def login(self, registry: Server, password: str, *, check: bool = True) -> str:
-        words = [*self.client, "login", *self.tls, "-u", registry.username]
+    def login(self, registry: Server, password: str, *, name: str = "", check: bool = True) -> str:
+        words = [*self.client, "login", *self.tls, "-u", name or registry.username]
         words += ["--password-stdin", registry.host]
         return run(words, stdin=password.encode(), check=check)
+
+    def logout(self, registry: Server) -> str:
+        return run([*self.client, "logout", "--authfile", self.auth, registry.host])
+
+    def make(self, rootfs: Path, reference: str) -> None:
+        run([*self.client, "import", str(rootfs), reference])
+
+    def try_push(self, reference: str) -> str:
+        return run([*self.client, "push", *self.tls, reference], check=False)
+
+    def try_pull(self, reference: str) -> str:
+        return run([*self.client, "pull", *self.tls, reference], check=False)
 
     def push_new(self, rootfs: Path, reference: str) -> str:
         run([*self.client, "import", str(rootfs), reference])
@@ -122,10 +149,24 @@ class Skopeo:
         self.root = root
         self.digest_file = root / "digest"
 
-    def login(self, registry: Server, password: str, *, check: bool = True) -> str:
+    def login(self, registry: Server, password: str, *, name: str = "", check: bool = True) -> str:
         words = [self.program, "login", "--tls-verify=false", "--authfile", self.auth]
-        words += ["-u", registry.username, "--password-stdin", registry.host]
+        words += ["-u", name or registry.username, "--password-stdin", registry.host]
         return run(words, stdin=password.encode(), check=check)
+
+    def logout(self, registry: Server) -> str:
+        return run([self.program, "logout", "--authfile", self.auth, registry.host])
+
+    def make(self, rootfs: Path, reference: str) -> None:
+        kept = self._kept(reference)
+        shutil.rmtree(kept.partition(":")[2], ignore_errors=True)  # a layout without a name has one
+        run([self.program, "copy", "-q", f"tarball:{rootfs}", kept])
+
+    def try_push(self, reference: str) -> str:
+        return self._try(self._kept(reference), f"docker://{reference}")
+
+    def try_pull(self, reference: str) -> str:
+        return self._try(f"docker://{reference}", f"oci:{self.root / 'pulled'}:x")
 
     def push_new(self, rootfs: Path, reference: str) -> str:
         """A tarball image made by skopeo itself (transport `tarball:`)."""
@@ -142,10 +183,16 @@ class Skopeo:
         return f"oci:{self.root / reference.replace('/', '_').replace(':', '_')}"
 
     def _copy(self, source: str, target: str) -> str:
+        run(self._words(source, target))
+        return self.digest_file.read_text().strip()
+
+    def _try(self, source: str, target: str) -> str:
+        return run(self._words(source, target), check=False)
+
+    def _words(self, source: str, target: str) -> list[str]:
         words = [self.program, "copy", "-q", "--authfile", self.auth]
         words += ["--digestfile", str(self.digest_file)]
         for side, url in (("src", source), ("dest", target)):
             if url.startswith("docker:"):
                 words.append(f"--{side}-tls-verify=false")
-        run([*words, source, target])
-        return self.digest_file.read_text().strip()
+        return [*words, source, target]
