@@ -185,19 +185,21 @@ def database_url(postgres: PostgresServer, migrated: str) -> Iterator[str]:
     postgres.drop(name)
 
 
-def open_file(path: Path) -> Registry:
+def open_file(path: Path, terms: Terms | None = None) -> Registry:
     clock = Clock()
-    database = Database(path, clock=clock, terms=Terms())
+    database = Database(path, clock=clock, terms=terms or Terms())
     immediate = SqliteHotReads(path, clock=clock)
     metadata = assemble(database, AtOnce(immediate), database.close, immediate=immediate)
     return Registry(metadata, database, clock, lambda: open_metadata(path, clock=clock))
 
 
-def open_server(url: str, *, patience_s: float = PATIENCE_S) -> Registry:
+def open_server(
+    url: str, *, patience_s: float = PATIENCE_S, terms: Terms | None = None
+) -> Registry:
     clock = Clock()
     place = Location.parse(url)
     database = PostgresDatabase(
-        place, clock=clock, terms=Terms(), connections=4, patience_s=patience_s
+        place, clock=clock, terms=terms or Terms(), connections=4, patience_s=patience_s
     )
     hot = PostgresHotReads(place, clock=clock, patience_s=patience_s)
     metadata = assemble(database, hot, database.close)
