@@ -17,6 +17,7 @@ What holds in between, whatever is under way (`check`):
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from sqlalchemy import select
 from ocispec.digest import Digest
 from ocispec.distribution.name import RepositoryName, Tag
 from registry.content import blobs as content_blobs
+from registry.content import uploads as content_uploads
 from registry.content.blobs import Blobs
 from registry.content.collect import Collector, CollectTerms
 from registry.content.uploads import BlobUploads
@@ -51,6 +53,8 @@ from tests.registry.metadata.conftest import manifest
 LEASE, UNTAGGED, HISTORY, EXPIRY, SWEEP, UNKNOWN = 1000, 2000, 2000, 3000, 300, 1500
 TERMS = Terms(lease_s=LEASE, untagged_s=UNTAGGED, upload_expiry_s=EXPIRY, history_s=HISTORY)
 COLLECT = CollectTerms(sweep_delay_s=SWEEP, unknown_after_s=UNKNOWN)
+
+CLOCKED = (content_blobs, content_uploads)
 
 REPOSITORIES = ("team/app", "team/other")
 TAGS = ("v1", "v2")
@@ -115,12 +119,13 @@ class World:
         #: (repository, digest) → deletions of a blob that began or ended, and those under way.
         self.deletions: Counter[tuple[str, Digest]] = Counter()
         self.deleting: Counter[tuple[str, Digest]] = Counter()
-        # Whether a blob's lease is due is asked by the wall clock otherwise.
-        self._time = content_blobs.time
-        content_blobs.time = SimpleNamespace(time=self.clock)  # type: ignore[assignment]
+        # Whether a lease or an upload is to be renewed is asked by the wall clock otherwise.
+        for module in CLOCKED:
+            module.time = SimpleNamespace(time=self.clock)  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        content_blobs.time = self._time
+        for module in CLOCKED:
+            module.time = time  # type: ignore[attr-defined]
         self.steps.close()
         self.metadata.close()
 
@@ -221,7 +226,7 @@ class World:
                     access(repository), new, tags=(Tag(tag),) if tag else ()
                 )
             except ManifestBlobUnknown as error:
-                for missing in error.missing:
+                for missing in map(Digest.parse, error.digests):
                     until = self.blobs.get((repository, missing), 0)
                     assert until <= self.clock(), f"{missing} was promised, and is not there"
                     until = self.manifests.get((repository, missing), 0)
