@@ -258,7 +258,9 @@ def open_database(settings: Settings) -> Metadata:
         upload_expiry_s=settings.upload_expiry_s,
         lease_s=settings.lease_s,
         history_s=settings.history_days * 24 * 3600,
-        untagged_s=settings.untagged_days * 24 * 3600,
+        # A tag that was deleted can be restored for as long as anything else: its manifest stays.
+        untagged_s=settings.untagged_days
+        and max(settings.untagged_days, settings.history_days) * 24 * 3600,
     )
     return open_metadata(
         Path(settings.data) / DATABASE,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ocispec.distribution.scope import format_scopes, parse_scopes
 from registry.api.params import Query
 from registry.api.problems import Refusal
+from registry.auth.access_tokens import expiry_warning
 from registry.auth.guard import MAX_AUTHORIZATION, parse_basic
 from registry.auth.login import credential_of
 from registry.auth.policy import ANONYMOUS, subject_of
@@ -69,7 +70,8 @@ async def token_by_post(exchange: Exchange) -> None:
             token = await services.refresh_tokens.redeem(given)
             holder = await services.refresh_tokens.holder(token.id) if token else None
             if holder is None:
-                raise _wrong_credentials()
+                message = "this login has ended, or is not one: log in again"
+                raise Refusal(401, "UNAUTHORIZED", message, headers=_BASIC)
             await _grant(exchange, form, holder, refresh_token=given)
         case _:
             raise Refusal(400, "UNSUPPORTED", "grant_type must be password or refresh_token")
@@ -135,9 +137,14 @@ async def _grant(
     }
     if refresh_token:
         document["refresh_token"] = refresh_token
-    await exchange.reply(
-        200, [(b"content-type", b"application/json"), *_NEVER_KEPT], json.dumps(document).encode()
-    )
+    headers = [(b"content-type", b"application/json"), *_NEVER_KEPT, *warnings_of(account)]
+    await exchange.reply(200, headers, json.dumps(document).encode())
+
+
+def warnings_of(account: Account | None) -> list[tuple[bytes, bytes]]:
+    """A header that says that the access token ends soon, if it does. Spec: RFC 7234, 5.5."""
+    text = expiry_warning(account, time.time())
+    return [(b"warning", f'299 - "{text}"'.encode("ascii"))] if text else []
 
 
 def _wrong_credentials() -> Refusal:

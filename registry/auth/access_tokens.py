@@ -12,10 +12,13 @@ import time
 
 from registry.auth.rules import Limit
 from registry.errors import PolicyInvalid
-from registry.metadata.base import AccessToken, AccessTokens
+from registry.metadata.base import AccessToken, AccessTokens, Account
 
 PREFIX = "pyreg_pat_"
 _MAX_CHARACTERS = 256
+
+# How long before its end whoever uses a token is told.
+WARN_BEFORE_S = 7 * 24 * 3600
 
 
 def is_access_token(text: str) -> bool:
@@ -48,3 +51,12 @@ async def create(
         account, hash_of(text), label=label, limit=limit or Limit(), expires_at=expires_at
     )
     return text, token
+
+
+def expiry_warning(account: Account | None, now: float) -> str:
+    """What to tell somebody whose access token ends soon, in ASCII without quotes; or empty."""
+    token = account.token if account is not None else None
+    if token is None or token.expires_at is None or token.expires_at - now > WARN_BEFORE_S:
+        return ""
+    until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(token.expires_at))
+    return f"access token {token.id} of {token.account} ends at {until}: make another one"

@@ -9,6 +9,7 @@ stop there.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
 import time
@@ -24,7 +25,9 @@ from registry.metadata.collecting import DoomedObject, Reviewed
 from registry.metadata.upkeep import StoredObject, StoredRow
 from registry.server.threads import SENDERS, in_thread
 from registry.storage.base import BlobListing, BlobReader, BlobRemover, Health, OpenBlob, StoreKey
-from registry.storage.errors import BlobMissing, StorageError
+from registry.storage.errors import BlobMissing, InvalidStoreKey, StorageError
+
+log = logging.getLogger("pyreg.registry")
 
 DAY_S = 24 * 3600
 _CHUNK = 1 << 20
@@ -140,7 +143,14 @@ class Collector:
         return done
 
     def _remove(self, objects: Sequence[DoomedObject]) -> None:
-        self.storage.remove_all(StoreKey.parse(each.store_key) for each in objects)
+        keys: list[StoreKey] = []
+        for each in objects:
+            try:
+                keys.append(StoreKey.parse(each.store_key))
+            except InvalidStoreKey:
+                # Nothing can be under it; one such row must not keep the others.
+                log.warning("%r cannot be a key of the store: forgotten", each.store_key[:200])
+        self.storage.remove_all(keys)
 
     async def audit(self, *, rest: Callable[[], Awaitable[None]] | None = None) -> Audited:
         """Compare all stored bytes with the rows, and enter what is in no row to be swept; then

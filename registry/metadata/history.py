@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from ocispec.distribution.name import RepositoryName, Tag
 from registry.errors import (
+    ManifestBlobUnknown,
     ManifestUnknown,
     NameUnknown,
     NothingToUndo,
@@ -194,7 +195,7 @@ class SqlHistory(Operations):
         """Bring back a deleted tag, a deleted manifest with the tags it lost then, or with no
         reference everything that the repository's last deletion took.
 
-        Raises: NotRestorable; ManifestBlobUnknown.
+        Raises: NotRestorable.
         """
         return await self._act(lambda tx: _restore(tx, access, reference), dry_run)
 
@@ -493,7 +494,11 @@ def _bring_back(
         for reference in buried.new.blobs:
             link_again(tx, access, key[0], str(reference.digest))
         # Children that were there are back by now; others were never asked for.
-        put_manifest(tx, access, buried.new, allow_sparse=True)
+        try:
+            put_manifest(tx, access, buried.new, allow_sparse=True)
+        except ManifestBlobUnknown as error:
+            why = f"needs {', '.join(error.digests)}, whose bytes are gone: push it again"
+            raise NotRestorable(access.name, key[1], why) from error
         leave(tx, *key)
     return tuple((access_of[key].name.text, key[1]) for key in order)
 

@@ -93,8 +93,8 @@ class DiskStorage:
 
     def blobs(self) -> Iterator[StoredBlob]:
         top = os.path.join(self._root, "blobs")
-        for algorithm in os.listdir(top):
-            for prefix in os.listdir(os.path.join(top, algorithm)):
+        for algorithm in _directories(top):
+            for prefix in _directories(os.path.join(top, algorithm)):
                 with os.scandir(os.path.join(top, algorithm, prefix)) as entries:
                     for entry in entries:
                         try:
@@ -212,6 +212,12 @@ class DiskStorage:
             _make_directory(directory)
             os.rename(source, target)  # the point of no return: the bytes are a blob now
             sync_directory(directory)
+
+
+def _directories(path: str) -> list[str]:
+    """Their names; a file that somebody left there is none of ours."""
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 class DiskUploadWriter:

@@ -24,6 +24,7 @@ SAMPLES = {
     "digest": "sha256:" + "0" * 64,
     "namespace": "team",
     "number": "7",
+    "session": "0123456789abcdef0123",
 }
 CALLERS = (
     "nobody",
