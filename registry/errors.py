@@ -287,6 +287,11 @@ class PolicyInvalid(AccountError):
     pass
 
 
+class PolicyChanged(AccountError):
+    def __init__(self) -> None:
+        super().__init__("somebody changed it meanwhile: read it again, then change it")
+
+
 class RuleUnknown(AccountError):
     def __init__(self, id: int) -> None:
         super().__init__(f"there is no rule {id}")

@@ -75,7 +75,7 @@ def passwd(options: Options, context: Context) -> int:
         admin.get(path_of("users", name))  # before somebody types a password for nobody
         document = {"password": new_password(options, context, name)}
         me = admin.get("/me")
-        if not me["administrator"]:
+        if me["name"] == name:
             document["current"] = context.console.ask_secret(f"Current password for {name}: ")
         admin.put(path_of("users", name, "password"), document)
     context.console.out(f"Changed the password of {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from registry.auth.globs import check_repositories, check_tags
 from registry.errors import PolicyInvalid
@@ -61,6 +62,24 @@ class ImmutableRule:
     #: Whether a retention rule may remove them.
     may_expire: bool = False
     created_at: int = 0
+
+
+class WantedRule(NamedTuple):
+    """A rule that shall be there."""
+
+    repositories: str
+    #: As people write it.
+    subject: str
+    actions: frozenset[str]
+    effect: str
+
+
+class WantedImmutable(NamedTuple):
+    """An immutable rule that shall be there."""
+
+    repositories: str
+    tags: str
+    may_expire: bool
 
 
 @dataclass(frozen=True, slots=True)

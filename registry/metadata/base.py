@@ -21,7 +21,7 @@ Times are whole seconds since 1970 in UTC. Listings are sorted bytewise by name 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ from ocispec.distribution.name import RepositoryName, Tag
 from ocispec.distribution.scope import DELETE as DELETE
 from ocispec.distribution.scope import PULL as PULL
 from ocispec.distribution.scope import PUSH as PUSH
-from registry.auth.rules import ImmutableRule, Limit, Rule
+from registry.auth.rules import ImmutableRule, Limit, Rule, WantedImmutable, WantedRule
 from registry.errors import Denied
 
 if TYPE_CHECKING:
@@ -662,6 +662,19 @@ class AccessPolicy(Protocol):
 
     async def remove_immutable(self, id: int) -> None:
         """Raises: RuleUnknown."""
+
+    async def replace(
+        self,
+        wanted: Sequence[WantedRule],
+        immutable: Sequence[WantedImmutable],
+        *,
+        versions: Collection[str] | None = None,
+    ) -> PolicyRows:
+        """All rules at once: what is there already stays, with its id. Gives what is now.
+
+        versions: one of them must be the present one, as text. Raises: PolicyChanged;
+        PolicyInvalid; AccountUnknown; GroupUnknown – and then nothing has changed.
+        """
 
 
 class Credentials(Protocol):

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from ocispec.distribution.name import RepositoryName
+from registry.auth.globs import compiled, matches
 from registry.errors import Denied, NotAcknowledged
-from registry.metadata.base import DELETE, PULL, PUSH, Access
+from registry.metadata.base import DELETE, PULL, PUSH, Access, TagRights
 from registry.metadata.collection import review_manifests
 from registry.metadata.retention_rules import Rule, TagState, name_of, to_go
 from registry.metadata.tables import manifest, repository, tag
+from registry.metadata.tables_accounts import immutable_rule
 from registry.metadata.tables_history import retention_rule, retention_state
 from registry.metadata.tags import drop_tags, lock_tag
 from registry.metadata.transaction import Operations, Transaction, reads, writes
@@ -109,10 +111,12 @@ class SqlRetention(Operations):
         found = _rules(tx)
         rules = [each.rule for each in found.rules]
         rows = _repositories(tx, after, limit) if rules else []
+        kept = _Kept(tx)
         going = [
             Going(name, each)
             for id, name in rows
             for each in to_go(rules, name, _tags(tx, id), tx.now)
+            if not kept.rights(name).is_immutable(each)
         ]
         return found.name, tuple(going), rows[-1][1] if len(rows) == limit else ""
 
@@ -157,8 +161,8 @@ class SqlRetention(Operations):
                 "nobody has acknowledged these rules", hint="pyreg retention preview"
             )
         rules = [each.rule for each in found.rules]
-        rows = _repositories(tx, after, limit)
-        deleted = sum(_run_repository(tx, rules, id, repo) for id, repo in rows)
+        rows, kept = _repositories(tx, after, limit), _Kept(tx)
+        deleted = sum(_run_repository(tx, rules, id, repo, kept.rights(repo)) for id, repo in rows)
         tx.connection.execute(
             update(retention_state).values(
                 lease_until=tx.now + _LEASE_S if len(rows) == limit else 0,
@@ -219,14 +223,37 @@ def _tags(tx: Transaction, repository_id: int) -> list[TagState]:
     return [TagState(row.name, row.updated_at, row.pushed_at, row.pulled_at or 0) for row in rows]
 
 
-def _run_repository(tx: Transaction, rules: list[Rule], id: int, name: str) -> int:
-    wanted = to_go(rules, name, _tags(tx, id), tx.now)
+class _Kept:
+    """The immutable tags that may not expire either, as they are in this transaction."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._rules = [
+            (row.repositories, row.tags)
+            for row in tx.connection.execute(
+                select(immutable_rule).where(~immutable_rule.c.may_expire)
+            )
+        ]
+
+    def rights(self, repository: str) -> TagRights:
+        return TagRights(
+            immutable=tuple(
+                compiled(tags) for glob, tags in self._rules if matches(glob, repository)
+            )
+        )
+
+
+def _run_repository(
+    tx: Transaction, rules: list[Rule], id: int, name: str, rights: TagRights
+) -> int:
+    wanted = [
+        each for each in to_go(rules, name, _tags(tx, id), tx.now) if not rights.is_immutable(each)
+    ]
     if not wanted:
         return 0
     # Locked first and looked at again: a push may have moved one meanwhile.
     digests = {each: lock_tag(tx, id, each) for each in wanted}
     still = set(to_go(rules, name, _tags(tx, id), tx.now))
-    access = Access(RepositoryName(name), ACTOR, frozenset({PULL, PUSH, DELETE}))
+    access = Access(RepositoryName(name), ACTOR, frozenset({PULL, PUSH, DELETE}), rights)
     change = record_change(tx, "retention", ACTOR, f"repository {name}")
     deleted = 0
     for each, digest in digests.items():

@@ -189,3 +189,29 @@ async def test_attack_secrets_come_back_in_no_answer(registry: Registry) -> None
     for answer in (made, shown, listed, wrong, exists):
         assert "very secret" not in answer.text and "argon2" not in answer.text
         assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_attack_an_administrators_access_token_becomes_lasting(registry: Registry) -> None:
+    """A token that was stolen ends when it is revoked: it neither sets anybody's password, nor
+    makes another administrator."""
+    async with registry.basic("root") as root:
+        made = await root.post("/api/v1/accounts/root/tokens", json={"name": "ci"})
+        assert made.status_code == 201, made.text
+        # Somebody's session that was left open does not know the password either.
+        answer = await root.put("/api/v1/users/root/password", json={"password": "a long one 22"})
+        assert answer.status_code == 403
+        answer = await root.put("/api/v1/users/rita/password", json={"password": "a long one 22"})
+        assert answer.status_code == 204
+    bearer = {"authorization": f"Bearer {made.json()['secret']}"}
+    async with registry.client(headers=bearer) as thief:
+        assert (await thief.get("/api/v1/users")).status_code == 200
+        new = {"name": "eve", "password": "a long one 22", "role": "admin"}
+        for answer in (
+            await thief.put("/api/v1/users/alice/password", json={"password": "a long one 22"}),
+            await thief.put("/api/v1/users/root/password", json={"password": "a long one 22"}),
+            await thief.post("/api/v1/users", json=new),
+            await thief.patch("/api/v1/users/alice", json={"role": "admin"}),
+        ):
+            assert answer.status_code == 403, answer.text
+            assert "access token" in answer.json()["detail"]
+        assert (await thief.post("/api/v1/users", json={**new, "role": "user"})).status_code == 201

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from ocispec.distribution.name import RepositoryName, Tag
-from registry.api.problems import Refusal
 from registry.api.v1.shapes import Text, Whole
 
 if TYPE_CHECKING:
@@ -88,15 +87,13 @@ class Call:
         """Whether the caller may pull from a repository of this name."""
         return self.is_admin or self.services.guard.may(self.caller, "pull", name)
 
-    def require_match(self, etag: str) -> None:
-        """Refuse with 412 if the request says If-Match and `etag` (now) is not among it.
+    def if_match(self) -> tuple[str, ...] | None:
+        """The entity tags of which one must be the present one; None if it does not matter.
 
-        Spec: RFC 9110, 13.1.1.
+        Spec: RFC 9110, 13.1.1; only strong ones can match.
         """
         given = self.exchange.header(b"if-match")
         if given is None or given.strip() == b"*":
-            return
-        for item in given.split(b","):
-            if item.strip() == b'"%s"' % etag.encode():
-                return
-        raise Refusal(412, "DENIED", "somebody changed it meanwhile: read it again, then change it")
+            return None
+        items = (item.strip() for item in given.decode("latin-1").split(","))
+        return tuple(item[1:-1] for item in items if len(item) > 1 and item[0] == item[-1] == '"')

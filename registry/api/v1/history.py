@@ -186,7 +186,7 @@ def _rights(call: Call) -> Callable[[str], Access]:
     guard = call.services.guard
 
     def rights(name: str) -> Access:
-        return guard.access_of(call.caller, RepositoryName.parse(name), everything=call.is_admin)
+        return guard.access_of(call.caller, RepositoryName.parse(name))
 
     return rights
 

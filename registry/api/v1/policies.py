@@ -11,7 +11,7 @@ from registry.api.v1.parameters import ACCOUNT_NAME
 from registry.api.v1.shapes import Items, Text
 from registry.api.v1.table import Answer, Endpoint, Who
 from registry.auth.policy import ANONYMOUS, Policy, Subject, subject_of
-from registry.auth.rules import ImmutableRule, Rule
+from registry.auth.rules import ImmutableRule, Rule, WantedImmutable, WantedRule
 from registry.errors import AccountUnknown
 from registry.metadata.base import PolicyRows
 
@@ -93,39 +93,16 @@ async def show_policy(call: Call) -> Answer:
 
 async def replace_policy(call: Call) -> Answer:
     """All rules at once; with If-Match only if nobody changed anything meanwhile."""
-    new, policy = call.body(NewPolicy), call.services.metadata.policy
-    before = await policy.load()
-    call.require_match(str(before.version))
-    kept, kept_immutable = set(), set()
-    for rule in new.rules:
-        same = [each for each in before.rules if _same(each, rule) and each.id not in kept]
-        if same:
-            kept.add(same[0].id)
-        else:
-            await policy.add_rule(
-                rule.repositories, rule.subject, frozenset(rule.actions), rule.effect
-            )
-    for wanted in new.immutable:
-        equal = [
-            each
-            for each in before.immutable
-            if (each.repositories, each.tags, each.may_expire)
-            == (wanted.repositories, wanted.tags, wanted.may_expire)
-            and each.id not in kept_immutable
-        ]
-        if equal:
-            kept_immutable.add(equal[0].id)
-        else:
-            await policy.add_immutable(
-                wanted.repositories, wanted.tags, may_expire=wanted.may_expire
-            )
-    for old in before.rules:
-        if old.id not in kept:
-            await policy.remove_rule(old.id)
-    for fixed in before.immutable:
-        if fixed.id not in kept_immutable:
-            await policy.remove_immutable(fixed.id)
-    return _shown(await policy.load())
+    new = call.body(NewPolicy)
+    rules = [
+        WantedRule(each.repositories, each.subject, frozenset(each.actions), each.effect)
+        for each in new.rules
+    ]
+    immutable = [
+        WantedImmutable(each.repositories, each.tags, each.may_expire) for each in new.immutable
+    ]
+    policy = call.services.metadata.policy
+    return _shown(await policy.replace(rules, immutable, versions=call.if_match()))
 
 
 async def add_policy_rule(call: Call) -> PolicyRule:
@@ -173,15 +150,6 @@ async def explain_policy(call: Call) -> PolicyExplanation:
     )
     decision = policy.decide(subject, asked.action, asked.repository)
     return PolicyExplanation(decision.allowed, decision.reason)
-
-
-def _same(rule: Rule, new: NewPolicyRule) -> bool:
-    return (rule.repositories, rule.subject, rule.actions, rule.effect) == (
-        new.repositories,
-        new.subject,
-        frozenset(new.actions),
-        new.effect,
-    )
 
 
 def _shown(rows: PolicyRows) -> Answer:

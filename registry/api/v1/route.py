@@ -95,6 +95,7 @@ class ApiRoute(BaseRoute):
         guard = exchange.services.guard
         if self._local is not None:
             caller, is_admin = self._local, True
+            await guard.look()
         else:
             needs_login = endpoint.may is not Who.ANYBODY and not isinstance(endpoint.may, On)
             caller = await guard.authorise_api(exchange, needs_login=needs_login)
@@ -104,7 +105,7 @@ class ApiRoute(BaseRoute):
             case On(action):
                 name = RepositoryName.parse(parameters["repository"])
                 exchange.about.repository = name.text
-                access = guard.access_of(caller, name, everything=is_admin)
+                access = guard.access_of(caller, name)
                 allowed = is_admin or action in access.actions
                 if not allowed and not (action == ADMIN and guard.may(caller, action, name.text)):
                     raise guard.denied(exchange, caller, action, name.text)

@@ -13,6 +13,7 @@ from registry.api.v1.parameters import ACCOUNT_NAME
 from registry.api.v1.shapes import Text
 from registry.api.v1.table import Endpoint, Listing, Who
 from registry.auth.passwords import MAX_CHARACTERS, MIN_CHARACTERS
+from registry.auth.policy import ADMIN
 from registry.auth.rules import USER
 from registry.errors import AccountUnknown
 from registry.metadata.base import Account
@@ -51,7 +52,7 @@ class UserChange:
 
 @dataclass(frozen=True, slots=True)
 class NewPassword:
-    """`current` is asked of everybody but administrators."""
+    """`current` is asked of whoever changes their own."""
 
     password: Password
     current: Annotated[str, Text(0, MAX_CHARACTERS)] = ""
@@ -65,6 +66,8 @@ async def list_users(call: Call) -> Listing:
 
 async def add_user(call: Call) -> User:
     new = call.body(NewUser)
+    if new.role == ADMIN:
+        refuse_tokens(call)  # one that was stolen would go on as another administrator
     hashed = await call.services.passwords.hash(new.password)
     return _shown(await call.services.metadata.accounts.add(new.name, hashed, new.role))
 
@@ -77,6 +80,8 @@ async def change_user(call: Call) -> User:
     name, change = call.parameters["account"], call.body(UserChange)
     accounts = call.services.metadata.accounts
     await _find(call)
+    if change.role == ADMIN:
+        refuse_tokens(call)
     if change.role is not None:
         await accounts.set_role(name, change.role)
     if change.disabled is not None:
@@ -87,9 +92,8 @@ async def change_user(call: Call) -> User:
 async def set_password(call: Call) -> None:
     """Ends the account's tokens, as every new password does."""
     name, new = call.parameters["account"], call.body(NewPassword)
+    refuse_tokens(call)  # one that was stolen would become the account, or any other
     if name == call.actor:
-        refuse_tokens(call)  # one that was stolen would become the account
-    if not call.is_admin:
         address = call.exchange.client_address()
         found = await call.services.logins.log_in(name, new.current, address)
         if found is None or found.token is not None:

@@ -138,3 +138,17 @@ async def test_a_tag_that_moves_meanwhile_stays(registry):
     await registry.image(b"two", "v1")
     assert await registry.metadata.retention.run(name) == (0, "")
     assert await registry.hot.manifest_by_tag(registry.access(), Tag("v1")) is not None
+
+
+async def test_immutable_tags_stay_unless_their_rule_lets_them_expire(registry):
+    for name in ("kept-1", "lapse-1", "free-1"):
+        await registry.image(name.encode(), name)
+    registry.clock.sleep(10 * DAY)
+    await registry.metadata.policy.add_immutable("team/*", "kept-*")
+    await registry.metadata.policy.add_immutable("team/*", "lapse-*", may_expire=True)
+    await registry.metadata.policy.add_immutable("other/*", "free-*")
+    await acknowledged(registry, Rule("team/*", younger_s=DAY))
+    _, going, _ = await registry.metadata.retention.preview()
+    assert {each.tag for each in going} == {"lapse-1", "free-1"}
+    assert await run_retention(registry.metadata) == 2
+    assert await tags(registry) == ["kept-1"]

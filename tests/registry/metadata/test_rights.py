@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from ocispec.distribution.name import RepositoryName, Tag
 from registry.auth.policy import Policy, Subject
-from registry.auth.rules import Limit
+from registry.auth.rules import Limit, WantedImmutable, WantedRule
 from registry.errors import (
     AccountUnknown,
     Denied,
     GroupExists,
     GroupUnknown,
     LastAdministrator,
+    PolicyChanged,
     PolicyInvalid,
     RuleUnknown,
     TokenUnknown,
@@ -208,3 +210,53 @@ async def test_create_and_overwrite_are_told_apart_where_the_tag_is(registry):
         await m.manifests.put(changer, one, tags=(Tag("x"),))
     await m.manifests.put(registry.access("b"), one, tags=(Tag("x"),))
     await m.manifests.put(changer, two, tags=(Tag("x"),))
+
+
+async def test_a_whole_policy_is_put_in_place_at_once(registry):
+    m = registry.metadata
+    pull = frozenset({"pull"})
+    await m.accounts.add("ann", "x", "user")
+    for glob in ("a/*", "b/*"):
+        await m.policy.add_rule(glob, "user:ann", pull, "allow")
+    await m.policy.add_immutable("a/*", "v*")
+    before = await m.policy.load()
+    bad = [WantedRule("c/*", "anonymous", pull, "allow"), WantedRule("d", "user:bob", pull, "deny")]
+    with pytest.raises(AccountUnknown):
+        await m.policy.replace(bad, [])
+    with pytest.raises(PolicyChanged):
+        await m.policy.replace([], [], versions={str(before.version - 1)})
+    assert await m.policy.load() == before
+
+    kept = WantedRule("b/*", "user:ann", pull, "allow")
+    wanted = [kept, WantedRule("c/*", "anonymous", pull, "allow")]
+    after = await m.policy.replace(
+        wanted, [WantedImmutable("a/*", "v*", True)], versions={str(before.version)}
+    )
+    assert after == await m.policy.load()
+    assert after.version == before.version + 1
+    assert [r.repositories for r in after.rules] == ["b/*", "c/*"]
+    assert after.rules[0] == before.rules[1]
+    assert [(r.tags, r.may_expire) for r in after.immutable] == [("v*", True)]
+    # Twins stay two.
+    twice = await m.policy.replace([kept, kept], [])
+    assert [r.repositories for r in twice.rules] == ["b/*", "b/*"]
+    assert twice.rules[0] == before.rules[1]
+    assert await m.policy.replace([], []) == replace(twice, version=twice.version + 1, rules=())
+
+
+async def test_of_two_who_replace_what_both_read_one_is_told(registry):
+    m = registry.metadata
+    version = str((await m.policy.load()).version)
+    pull = frozenset({"pull"})
+    done = await asyncio.gather(
+        *(
+            m.policy.replace(
+                [WantedRule(f"{each}/*", "anonymous", pull, "allow")], [], versions={version}
+            )
+            for each in "abcd"
+        ),
+        return_exceptions=True,
+    )
+    refused = [each for each in done if isinstance(each, PolicyChanged)]
+    assert len(refused) == 3, done
+    assert len((await m.policy.load()).rules) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.registry.api.conftest import Registry, push_image
+from tests.registry.api.conftest import Registry, password_of, push_image
 
 URL = "/api/v1/repositories/team/app"
 
@@ -63,3 +63,31 @@ async def test_attack_reader_undoes_restores_and_releases(registry: Registry) ->
         assert (await nobody.post(path, json=document)).status_code == 401
     assert (await rita.delete(URL)).status_code in (401, 403)
     assert (await alice.get("/v2/team/app/manifests/v1")).status_code == 200
+
+
+async def test_attack_administrator_by_mistake_undoes_an_immutable_tag(registry: Registry) -> None:
+    """What a push by an administrator may not do, their undo and release may not either."""
+    services = registry.app.app.routes[0]._opened.get()
+    await services.metadata.accounts.add(
+        "root", await services.passwords.hash(password_of("root")), "admin"
+    )
+    alice, root = await registry.login("alice", "team/app"), registry.basic("root")
+    first, _ = await push_image(alice, "team/app", "v1", marker="one")
+    second, _ = await push_image(alice, "team/app", "v1", marker="two")
+    await push_image(alice, "team/app", "other", marker="three")
+    fixed = {"repositories": "team/*", "tags": "v*"}
+    made = await root.post("/api/v1/policy/immutable", json=fixed)
+    assert made.status_code == 201, made.text
+    move = {"repository": "team/app", "tag": "v1", "to": "other"}
+    for path, document in (
+        (f"{URL}/_undo", {"tag": "v1"}),
+        ("/api/v1/releases", {"moves": [move]}),
+    ):
+        refused = await root.post(path, json=document)
+        assert refused.status_code == 403, (path, refused.text)
+        assert "immutable" in refused.json()["detail"]
+    assert (await root.delete(f"{URL}/_tags/v1")).status_code == 403
+    assert (await alice.get("/v2/team/app/manifests/v1")).headers["docker-content-digest"] == second
+    await root.delete(f"/api/v1/policy/immutable/{made.json()['id']}")
+    assert (await root.post(f"{URL}/_undo", json={"tag": "v1"})).status_code == 200
+    assert (await alice.get("/v2/team/app/manifests/v1")).headers["docker-content-digest"] == first
