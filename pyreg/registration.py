@@ -32,6 +32,7 @@ COMMANDS = {
     "user": ("user", "Manage the registry's users"),
     "group": ("group", "Manage groups of users and robots"),
     "robot": ("robot", "Manage accounts for machines"),
+    "trust": ("trust", "Let robots log in with tokens of a CI system or other issuer"),
     "token": ("token", "Manage personal access tokens"),
     "session": ("session", "See where an account is logged in, and log it out there"),
     "key": ("key", "List and rotate the keys that sign access tokens"),

@@ -23,12 +23,14 @@ from registry.api.services import Services
 from registry.api.tokens import jwks, revoke, token_by_get, token_by_post
 from registry.api.v1.route import ApiRoute
 from registry.auth.guard import Guard
+from registry.auth.issuers import Issuers
 from registry.auth.limits import LoginLimits, RequestLimits
 from registry.auth.live import LivePolicy
 from registry.auth.login import Logins
 from registry.auth.passwords import Passwords
 from registry.auth.refresh import RefreshTokens
 from registry.auth.tokens import open_token_service
+from registry.auth.trust import TrustedIssuers
 from registry.content.blobs import Blobs
 from registry.content.collect import Collector, CollectTerms
 from registry.content.collection_loop import CollectionLoop, LoopTerms
@@ -186,6 +188,7 @@ async def open_services(
             passwords,
             LoginLimits(settings.login_failures),
             metadata.access_tokens,
+            TrustedIssuers(metadata.trust, Issuers(settings.issuer_hosts)),
         )
         limits = RequestLimits(
             anonymous_per_minute=settings.anonymous_requests_per_minute,

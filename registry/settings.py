@@ -34,6 +34,8 @@ class Settings:
     anonymous_pull: whether callers without credentials may pull every repository.
     service: our name in tokens and challenges.
     token_lifetime_s: how long an access token lasts; at least 60, clients assume that much.
+    issuer_hosts: hosts beside an issuer's own that may hold the keys of its tokens, for issuers
+        such as https://accounts.google.com with theirs at "www.googleapis.com".
     login_failures: wrong passwords for one account from one address that have no consequence; each
         further one doubles the time until the next is looked at, up to five minutes; each
         process counts for itself. 0: never.
@@ -113,6 +115,7 @@ class Settings:
     anonymous_pull: bool = False
     service: str = "pyreg"
     token_lifetime_s: int = 900
+    issuer_hosts: tuple[str, ...] = ()
     login_failures: int = 5
     anonymous_requests_per_minute: int = 0
     account_requests_per_minute: int = 0
@@ -323,6 +326,15 @@ def _namespaces(settings: Settings) -> str:
     return ""
 
 
+def _issuer_hosts(settings: Settings) -> str:
+    for text in settings.issuer_hosts:
+        if not re.fullmatch(r"[a-z0-9]+([.-]+[a-z0-9]+)*", text) or len(text) > 253:
+            return (
+                f"setting 'issuer_hosts' holds {text[:100]!r}, which is no host name without port"
+            )
+    return ""
+
+
 _CHECKS: tuple[Callable[[Settings], str], ...] = (
     Range("port", 0, 65535),
     Range("token_lifetime_s", 60, 24 * 3600),
@@ -350,6 +362,7 @@ _CHECKS: tuple[Callable[[Settings], str], ...] = (
     _service,
     _warning,
     _namespaces,
+    _issuer_hosts,
     _tls,
     _database,
     Range("database_connections", 2, 100),

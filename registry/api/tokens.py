@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from registry.auth.access_tokens import expiry_warning
 from registry.auth.guard import MAX_AUTHORIZATION, parse_basic
 from registry.auth.login import credential_of
 from registry.auth.policy import ANONYMOUS, subject_of
+from registry.auth.trust import is_external
 from registry.errors import Unauthenticated
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ MAX_FORM = 64 * 1024
 
 # What everybody sees who asks for a token with a wrong password.
 _BASIC = [(b"www-authenticate", b'Basic realm="pyreg"')]
+
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+_SUBJECT_TOKENS = (
+    "urn:ietf:params:oauth:token-type:jwt",
+    "urn:ietf:params:oauth:token-type:id_token",
+)
 
 _NEVER_KEPT = [(b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
 
@@ -73,8 +81,27 @@ async def token_by_post(exchange: Exchange) -> None:
                 message = "this login has ended, or is not one: log in again"
                 raise Refusal(401, "UNAUTHORIZED", message, headers=_BASIC)
             await _grant(exchange, form, holder, refresh_token=given)
+        case "urn:ietf:params:oauth:grant-type:token-exchange":
+            await _exchange(exchange, form)
         case _:
             raise Refusal(400, "UNSUPPORTED", "grant_type must be password or refresh_token")
+
+
+async def _exchange(exchange: Exchange, form: Query) -> None:
+    """A token of another issuer for one of ours, by a robot's trust rules. Spec: RFC 8693."""
+    if form.first("subject_token_type") not in _SUBJECT_TOKENS:
+        kinds = " or ".join(_SUBJECT_TOKENS)
+        raise Refusal(400, "UNSUPPORTED", f"subject_token_type must be {kinds}")
+    name, text = form.first("username") or "", form.first("subject_token") or ""
+    exchange.services.limits.spend(ANONYMOUS.name, exchange.client_address())
+    account = None
+    if is_external(text) and len(name) <= 255 and "\0" not in name:
+        logins = exchange.services.logins
+        account = await logins.by_external(name, text, exchange.client_address())
+    if account is None:
+        raise Refusal(401, "UNAUTHORIZED", "no robot here trusts this token", headers=_BASIC)
+    more = {"issued_token_type": _ACCESS_TOKEN, "token_type": "Bearer"}
+    await _grant(exchange, form, account, more=more)
 
 
 async def revoke(exchange: Exchange) -> None:
@@ -113,6 +140,7 @@ async def _grant(
     *,
     wants_refresh: bool = False,
     refresh_token: str = "",
+    more: Mapping[str, str] | None = None,
 ) -> None:
     services = exchange.services
     subject = subject_of(account) if account is not None else ANONYMOUS
@@ -122,7 +150,8 @@ async def _grant(
     requested = parse_scopes(" ".join(parameters.all("scope")))
     granted = (await services.policy.now()).grant(subject, requested)
     # A refresh token would outlive the access token it came from, and know nothing of its limits.
-    if wants_refresh and account is not None and account.token is None:
+    lasts = account is not None and account.token is None and account.trusted is None
+    if wants_refresh and account is not None and lasts:
         client, agent = parameters.first("client_id") or "", exchange.header_text(b"user-agent")
         refresh_token, session = await services.refresh_tokens.issue(subject.name, client, agent)
         account = replace(account, session=session.id)
@@ -134,6 +163,7 @@ async def _grant(
         "expires_in": token.expires_in_s,
         "issued_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.issued_at)),
         "scope": format_scopes(granted),
+        **(more or {}),
     }
     if refresh_token:
         document["refresh_token"] = refresh_token

@@ -32,7 +32,7 @@ from ocispec.distribution.scope import ANY, DELETE, PULL, PUSH, REPOSITORY, Scop
 from registry.auth.access_tokens import is_access_token
 from registry.auth.limits import RequestLimits
 from registry.auth.live import LivePolicy
-from registry.auth.login import Logins, access_token_of, credential_of, session_of
+from registry.auth.login import Logins, access_token_of, credential_of, session_of, trust_rule_of
 from registry.auth.policy import (
     ANONYMOUS,
     API,
@@ -418,8 +418,11 @@ class Guard:
             await self._live.now()
             return Caller(ANONYMOUS, token, is_expired)
         id, session = access_token_of(token.credential), session_of(token.credential)
+        rule = trust_rule_of(token.credential)
         if id is not None:
             account = await self._logins.holder(id)
+        elif rule is not None:
+            account = await self._logins.trusting(rule)
         elif session:
             account = await self._session_holder(session)
         else:
@@ -479,12 +482,14 @@ class Guard:
 def _is_same(remembered: Account, found: Account) -> bool:
     """Whether somebody is who they were. An access token or a session may end without any change
     of its account, so it is looked at again after every change of rights."""
-    lasting = remembered.token is None and not remembered.session
+    lasting = remembered.token is None and not remembered.session and not remembered.trusted
     return remembered == found and (lasting or remembered.version == found.version)
 
 
 def _not_beyond(until: float, now: float, account: Account | None) -> float:
     """Nothing is remembered for longer than the access token is good for."""
+    if account is not None and account.trusted is not None and account.trusted.until:
+        return min(until, now + account.trusted.until - time.time())
     if account is None or account.token is None or account.token.expires_at is None:
         return until
     return min(until, now + account.token.expires_at - time.time())

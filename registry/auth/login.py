@@ -10,6 +10,7 @@ import time
 from registry.auth.access_tokens import hash_of, is_access_token
 from registry.auth.limits import LoginLimits
 from registry.auth.passwords import Passwords, random_password
+from registry.auth.trust import TrustedIssuers, is_external
 from registry.errors import TooManyRequests, Unavailable
 from registry.metadata.base import AccessTokens, Account, Accounts
 
@@ -32,7 +33,9 @@ class Logins:
         passwords: Passwords,
         limits: LoginLimits,
         access_tokens: AccessTokens,
+        trust: TrustedIssuers,
     ) -> None:
+        self._trust = trust
         self._accounts = accounts
         self._access_tokens = access_tokens
         self._passwords = passwords
@@ -45,6 +48,8 @@ class Logins:
         account, which the result then carries. Raises: TooManyRequests."""
         if is_access_token(password):
             return await self._try_token(name, password, address)
+        if is_external(password):
+            return await self.by_external(name, password, address)
         self._limits.check(name, address)
         if self._waiting >= _MAY_WAIT:
             raise TooManyRequests("too many logins at once", after_s=1)
@@ -65,6 +70,19 @@ class Logins:
     async def by_token(self, text: str, address: str) -> Account | None:
         """Whose access token this is, with the token. Raises: TooManyRequests."""
         return await self._try_token(None, text, address)
+
+    async def by_external(self, name: str, text: str, address: str) -> Account | None:
+        """The robot that trusts this token of another issuer, with the rule; `name` may be empty
+        if only one does. Raises: TooManyRequests; Unavailable if the issuer does not answer."""
+        self._limits.check(name, address)
+        account = await self._trust.log_in(name, text)
+        if account is None:
+            self._limits.failed(name, address)
+        return account
+
+    async def trusting(self, rule: int) -> Account | None:
+        """The robot of a trust rule, with the rule; None if either has ended."""
+        return await self._trust.holder(rule)
 
     async def holder(self, id: int) -> Account | None:
         """Who has the access token of this id, with the token; None if it has ended."""
@@ -110,6 +128,9 @@ def credential_of(account: Account) -> str:
     if account.token is not None:
         made = f"{account.name}:{account.created_at}:{account.token.created_at}"
         return f"pat-{account.token.id}-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
+    if account.trusted is not None:
+        made = f"{account.name}:{account.created_at}:{account.trusted.created_at}"
+        return f"trust-{account.trusted.rule}-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
     text = f"{account.name}:{account.created_at}:{account.password_hash}"
     password = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"session-{account.session}-{password}" if account.session else password
@@ -117,9 +138,18 @@ def credential_of(account: Account) -> str:
 
 def access_token_of(credential: str) -> int | None:
     """The id of the access token that a credential names, if it names one."""
+    return _number_of("pat", credential)
+
+
+def trust_rule_of(credential: str) -> int | None:
+    """The id of the trust rule that a credential names, if it names one."""
+    return _number_of("trust", credential)
+
+
+def _number_of(wanted: str, credential: str) -> int | None:
     kind, _, rest = credential.partition("-")
     id = rest.partition("-")[0]
-    if kind != "pat" or not (id.isascii() and id.isdigit()) or len(id) > 18:
+    if kind != wanted or not (id.isascii() and id.isdigit()) or len(id) > 18:
         return None
     return int(id)
 

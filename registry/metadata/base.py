@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from registry.metadata.collecting import SqlCollection
     from registry.metadata.collection_report import SqlCollectionReport
+    from registry.metadata.devices import SqlDevices
+    from registry.metadata.trust import SqlTrust
     from registry.metadata.upkeep import SqlUpkeep
     from registry.metadata.usage import SqlUsage
 
@@ -256,6 +258,18 @@ class Account:
     token: AccessToken | None = field(default=None, compare=False)
     #: The session, by its id, that somebody came with: a refresh token of theirs.
     session: str = field(default="", compare=False)
+    #: The external token, and the rule that trusts it, that a robot came with.
+    trusted: Trusted | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """A robot came with somebody else's token; `rule` trusts its issuer."""
+
+    rule: int
+    created_at: int
+    #: When the token ends, seconds since 1970; 0: not known any more.
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -757,6 +771,12 @@ class Metadata(Protocol):
 
     @property
     def credentials(self) -> Credentials: ...
+
+    @property
+    def trust(self) -> SqlTrust: ...
+
+    @property
+    def devices(self) -> SqlDevices: ...
 
     @property
     def collection(self) -> SqlCollection:

@@ -33,6 +33,7 @@ from registry.metadata.blobs import SqlBlobs
 from registry.metadata.collecting import SqlCollection
 from registry.metadata.collection_report import SqlCollectionReport
 from registry.metadata.credentials import SqlCredentials
+from registry.metadata.devices import SqlDevices
 from registry.metadata.failures import translate
 from registry.metadata.groups import SqlGroups
 from registry.metadata.history import SqlHistory
@@ -48,6 +49,7 @@ from registry.metadata.search_index import SqlSearchIndex
 from registry.metadata.tags import SqlTags
 from registry.metadata.transaction import Terms, Transaction, Transactions
 from registry.metadata.trash import SqlTrash
+from registry.metadata.trust import SqlTrust
 from registry.metadata.upkeep import SqlUpkeep
 from registry.metadata.uploads import SqlUploads
 from registry.metadata.usage import SqlUsage
@@ -142,6 +144,8 @@ class SqlMetadata:
     access_tokens: SqlAccessTokens
     policy: SqlAccessPolicy
     credentials: SqlCredentials
+    trust: SqlTrust
+    devices: SqlDevices
     collection: SqlCollection
     upkeep: SqlUpkeep
     collection_report: SqlCollectionReport
@@ -227,6 +231,8 @@ def assemble(
         access_tokens=SqlAccessTokens(transactions),
         policy=SqlAccessPolicy(transactions),
         credentials=SqlCredentials(transactions),
+        trust=SqlTrust(transactions),
+        devices=SqlDevices(transactions),
         collection=SqlCollection(transactions),
         upkeep=SqlUpkeep(transactions),
         collection_report=SqlCollectionReport(transactions),

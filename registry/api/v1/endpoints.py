@@ -16,6 +16,7 @@ from registry.api.v1 import (
     robots,
     search,
     sessions,
+    trust,
     users,
 )
 from registry.api.v1.table import Table
@@ -30,6 +31,7 @@ TABLE = Table(
         *sessions.ENDPOINTS,
         *keys.ENDPOINTS,
         *robots.ENDPOINTS,
+        *trust.ENDPOINTS,
         *groups.ENDPOINTS,
         *policies.ENDPOINTS,
         *repositories.ENDPOINTS,
