@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Router
 
+from registry.api import devices
 from registry.api.dispatch import DistributionRoute, Opened, PlainRoute, not_found
 from registry.api.exchange import always_headers
 from registry.api.forwarded import ForwardedHeaders
@@ -150,6 +151,13 @@ def create_app(settings: Settings, worker: Worker = ALONE) -> Application:
             PlainRoute("/token", {"GET": token_by_get, "POST": token_by_post}, opened, "token"),
             PlainRoute("/token/revoke", {"POST": revoke}, opened, "token"),
             PlainRoute("/token/jwks", {"GET": jwks, "HEAD": jwks}, opened, "token"),
+            PlainRoute(devices.PATH, {"POST": devices.begin}, opened, "token"),
+            PlainRoute(
+                devices.VERIFY,
+                {"GET": devices.show, "HEAD": devices.show, "POST": devices.decide},
+                opened,
+                "token",
+            ),
             ApiRoute(opened),
             PlainRoute("/v1/search", {"GET": search, "HEAD": search}, opened, "search"),
             PlainRoute("/v1/_ping", {"GET": ping, "HEAD": ping}, opened, "search"),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ocispec.distribution.scope import format_scopes, parse_scopes
+from registry.api import devices
 from registry.api.params import Query
 from registry.api.problems import Refusal
 from registry.auth.access_tokens import expiry_warning
@@ -81,6 +82,11 @@ async def token_by_post(exchange: Exchange) -> None:
                 message = "this login has ended, or is not one: log in again"
                 raise Refusal(401, "UNAUTHORIZED", message, headers=_BASIC)
             await _grant(exchange, form, holder, refresh_token=given)
+        case devices.GRANT:
+            confirmed = await devices.redeem(exchange, form)
+            if confirmed is not None:
+                more = {"token_type": "Bearer", "account": confirmed.name}
+                await _grant(exchange, form, confirmed, wants_refresh=True, more=more)
         case "urn:ietf:params:oauth:grant-type:token-exchange":
             await _exchange(exchange, form)
         case _:
