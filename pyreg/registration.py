@@ -27,6 +27,7 @@ COMMANDS = {
     "undo": ("undo", "Take back the last change of a tag, or a release"),
     "restore": ("restore", "Bring back a deleted tag, manifest or repository"),
     "release": ("release", "Move many tags in many repositories, all or none"),
+    "quota": ("quota", "How much a namespace may hold"),
     "retention": ("retention", "Rules that let old tags go"),
     "serve": ("serve", "Run the registry server"),
     "user": ("user", "Manage the registry's users"),

@@ -219,6 +219,27 @@ class BlobReferenced(Denied):
         self.digest = str(digest)
 
 
+class QuotaExceeded(Denied):
+    """`more` of `kind` (bytes or tags) do not fit into what a namespace may use."""
+
+    def __init__(self, namespace: str, kind: str, *, used: int, more: int, limit: int) -> None:
+        what = f"{more} {kind}" if more != 1 or kind == "bytes" else "1 tag"
+        super().__init__(
+            "push",
+            namespace,
+            message=f"the quota of {namespace} is {limit} {kind}, {used} of them are used: "
+            f"{what} more are too many; delete tags there, or ask for a larger quota",
+        )
+        self.namespace, self.kind = namespace, kind
+        self.used, self.more, self.limit = used, more, limit
+
+
+class QuotaUnknown(RegistryError):
+    def __init__(self, namespace: str) -> None:
+        super().__init__(f"{namespace} has no quota")
+        self.namespace = namespace
+
+
 # ---- accounts -----------------------------------------------------------------------------------
 
 

@@ -83,6 +83,7 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.GroupUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.TokenUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.SessionUnknown, _Answer(404, "NAME_UNKNOWN")),
+    (domain.QuotaUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.RuleUnknown, _Answer(404, "NAME_UNKNOWN")),
     (domain.PolicyChanged, _Answer(412, "DENIED")),
     (domain.AccountExists, _Answer(409, "DENIED")),

@@ -93,6 +93,7 @@ class BlobUploads:
         BodyTooLarge; StorageFull.
         """
         record = await self._record(access, upload)
+        await self._reserve(access, record, start, size)
         session = await self._open(access, record, start, record.algorithm)
         try:
             await self._receive(access, session, body, size)
@@ -126,6 +127,7 @@ class BlobUploads:
                 take = self._taking(access, record, start, digest.algorithm)
                 ended = await in_thread(RECEIVERS, _take_and_conclude, take, digest, generation)
             else:
+                await self._reserve(access, record, start, size)
                 session = await self._open(access, record, start, digest.algorithm)
                 try:
                     await self._receive(access, session, body, size)
@@ -204,6 +206,8 @@ class BlobUploads:
         Raises: what `finish` raises.
         """
         access.require(PUSH)
+        if size is not None and size > SMALL:
+            await self._metadata.quotas.check(access, size)
         upload = str(uuid4())
         hasher = new_hasher(digest.algorithm)
         await in_thread(RECEIVERS, self._storage.begin, upload)
@@ -259,6 +263,19 @@ class BlobUploads:
         if record is None:
             raise UploadUnknown(upload)
         return record
+
+    async def _reserve(
+        self, access: Access, record: UploadRecord, start: int | None, size: int | None
+    ) -> None:
+        """Where a quota limits the repository: ask for the room before the bytes come.
+
+        Raises: QuotaExceeded.
+        """
+        if record.reserved is None or size is None:
+            return
+        wanted = max(start or 0, record.offset) + size
+        if wanted > record.reserved:
+            await self._metadata.uploads.reserve(access, record.id, wanted)
 
     async def _generation(self, access: Access, digest: Digest) -> int:
         return (await self._metadata.hot.placement(access, digest)).generation

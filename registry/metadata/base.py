@@ -35,6 +35,7 @@ from registry.errors import Denied
 
 if TYPE_CHECKING:
     from registry.metadata.history import SqlHistory
+    from registry.metadata.quotas import SqlQuotas
     from registry.metadata.retention import SqlRetention
     from registry.metadata.search import SqlSearch
     from registry.metadata.search_index import SqlSearchIndex
@@ -231,6 +232,8 @@ class UploadRecord:
     store_state: str
     created_at: int
     expires_at: int
+    #: Bytes that the repository's quota counts for it; None where there is no quota.
+    reserved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +515,12 @@ class Uploads(Protocol):
         """`Blobs.add`, and the upload ends, in one transaction.
 
         Raises: UploadUnknown; StaleGeneration. The upload stays then.
+        """
+
+    async def reserve(self, access: Access, upload: str, size: int) -> None:
+        """Let the repository's quota, if it has one, count `size` bytes in all for the upload.
+
+        Raises: UploadUnknown; QuotaExceeded.
         """
 
     async def cancel(self, access: Access, upload: str) -> UploadRecord:
@@ -808,6 +817,9 @@ class Metadata(Protocol):
 
     @property
     def retention(self) -> SqlRetention: ...
+
+    @property
+    def quotas(self) -> SqlQuotas: ...
 
     def close(self) -> None:
         """Wait for running transactions and close; harmless twice."""

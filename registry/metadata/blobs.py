@@ -10,6 +10,7 @@ from ocispec.digest import Digest
 from registry.errors import BlobReferenced, BlobUnknown, StaleGeneration
 from registry.metadata import events
 from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, BlobRecord
+from registry.metadata.charges import charge
 from registry.metadata.collection import lock_blobs, release_blobs, review_blobs
 from registry.metadata.repositories import ensure_repository, find_repository
 from registry.metadata.tables import (
@@ -73,9 +74,11 @@ _LEASE = update(blob).where(blob.c.digest == _digest).values(**bound(blob, "leas
 
 _LINK = Upserting(
     repository_blob,
-    lambda insert: insert.values(
-        **bound(repository_blob, "repository_id", "digest", "linked_at")
-    ).on_conflict_do_nothing(),
+    lambda insert: (
+        insert.values(**bound(repository_blob, "repository_id", "digest", "linked_at"))
+        .on_conflict_do_nothing()
+        .returning(repository_blob.c.repository_id)
+    ),
 )
 
 
@@ -201,6 +204,7 @@ class SqlBlobs(Operations):
         )
         if not removed.rowcount:
             raise BlobUnknown(access.name, digest)
+        charge(tx, repository_id, bytes=-_size(tx, digest))
         release_blobs(tx, [str(digest)], event="blob removed")
         events.record(tx, events.BLOB_REMOVED, access, digest=str(digest))
 
@@ -259,9 +263,11 @@ def _link(
     if repository_id is None:
         repository_id = ensure_repository(tx, access)
     digest = row["digest"]
-    tx.connection.execute(
+    added = tx.connection.execute(
         _LINK(tx), {"repository_id": repository_id, "digest": digest, "linked_at": tx.now}
     )
+    if added.first() is not None:
+        charge(tx, repository_id, bytes=row["size"])
     lease_until = max(row["lease_until"], tx.now + tx.terms.lease_s)
     if lease_until > row["lease_until"]:
         tx.connection.execute(_LEASE, {"key": digest, "lease_until": lease_until})
@@ -275,6 +281,11 @@ def link_again(tx: Transaction, access: Access, repository_id: int, digest: str)
     row = tx.connection.execute(_LOCK, {"key": digest}).mappings().first()
     if row is not None and row["state"] == LIVE:
         _link(tx, access, row, repository_id)
+
+
+def _size(tx: Transaction, digest: Digest) -> int:
+    query = select(blob.c.size).where(blob.c.digest == str(digest))
+    return int(tx.connection.execute(query).scalar_one())
 
 
 def _record(row: RowMapping, **changes: int) -> BlobRecord:

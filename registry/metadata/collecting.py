@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from registry.metadata import events
 from registry.metadata.base import DOOMED, LIVE
+from registry.metadata.charges import charge, release_memberships
 from registry.metadata.collection import FOR_EVER_S, release_blobs, review_manifests
 from registry.metadata.liveness import BlobFacts, ManifestFacts, blob_verdict, manifest_verdict
 from registry.metadata.tables import (
@@ -466,13 +467,15 @@ def _remove_manifests(tx: Transaction, ids: list[int], blobs: set[str]) -> None:
     if not ids:
         return
     names = tx.connection.execute(
-        select(repository.c.name, manifest.c.digest)
+        select(repository.c.name, manifest.c.digest, repository.c.id, manifest.c.size)
         .join(repository, repository.c.id == manifest.c.repository_id)
         .where(manifest.c.id.in_(ids))
     ).all()
     children = tx.connection.execute(_CHILDREN, {"ids": ids}).all()
     referrers = tx.connection.execute(_REFERRERS, {"ids": ids}).all()
     tx.connection.execute(_DELETE_MANIFESTS, {"ids": ids})
+    for _, _, repository_id, size in names:
+        charge(tx, repository_id, bytes=-size)
     release_blobs(tx, sorted(blobs), event="manifest collected")
     # These had their time while the one that kept them had its: they are looked at right away.
     for rows, why in ((children, "index collected"), (referrers, "subject collected")):
@@ -492,7 +495,7 @@ def _remove_manifests(tx: Transaction, ids: list[int], blobs: set[str]) -> None:
                 "actor": COLLECTOR,
                 "at": tx.now,
             }
-            for name, digest in names
+            for name, digest, *_ in names
         ],
     )
 
@@ -511,6 +514,7 @@ def _mark(tx: Transaction, rows: dict[str, Row[Any]], used: set[str]) -> None:
 def _leave(tx: Transaction, digests: Sequence[str]) -> None:
     """End what is left of memberships of blobs that are gone and that no manifest uses."""
     if digests:
+        release_memberships(tx, digests)
         tx.connection.execute(delete(repository_blob).where(repository_blob.c.digest.in_(digests)))
         tx.connection.execute(delete(lost_blob).where(lost_blob.c.digest.in_(digests)))
 

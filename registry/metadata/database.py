@@ -42,6 +42,7 @@ from registry.metadata.hotreads import AtOnce, SqliteHotReads
 from registry.metadata.location import Location
 from registry.metadata.manifests import SqlManifests
 from registry.metadata.overview import SqlOverview
+from registry.metadata.quotas import SqlQuotas
 from registry.metadata.repositories import SqlRepositories
 from registry.metadata.retention import SqlRetention
 from registry.metadata.search import SqlSearch
@@ -155,6 +156,7 @@ class SqlMetadata:
     history: SqlHistory
     trash: SqlTrash
     retention: SqlRetention
+    quotas: SqlQuotas
     _close: Callable[[], None]
 
     def close(self) -> None:
@@ -242,6 +244,7 @@ def assemble(
         history=SqlHistory(transactions),
         trash=SqlTrash(transactions),
         retention=SqlRetention(transactions),
+        quotas=SqlQuotas(transactions),
         _close=close,
     )
 

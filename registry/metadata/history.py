@@ -32,7 +32,7 @@ from registry.metadata.repositories import find_repository, repository_id
 from registry.metadata.tables import manifest, manifest_blob, repository, tag, tag_history
 from registry.metadata.tables_history import change_set, trash
 from registry.metadata.tags import drop_tags, lock_tag, point_tags
-from registry.metadata.transaction import Operations, Transaction, reads, writes
+from registry.metadata.transaction import Operations, Transaction, reads, settled, writes
 from registry.metadata.trash import Buried, dig_up, holds, leave, record_change
 
 # What the caller may do to a repository of this name, by the policy as it is now.
@@ -238,7 +238,7 @@ class SqlHistory(Operations):
             return done
 
         try:
-            return await self.transactions.write(step)
+            return await self.transactions.write(settled(step))
         except _Tried as tried:
             found = tried.act
             return Act(0, found.kind, found.note, found.steps, found.restored)

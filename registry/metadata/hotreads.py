@@ -53,7 +53,8 @@ _BLOB = f"""
 _PLACEMENT = f"SELECT {_BLOB_COLUMNS} FROM blob b WHERE b.digest = ?"
 
 _UPLOAD = """
-    SELECT u.id, u."offset", u.algorithm, u.hash_state, u.store_state, u.created_at, u.expires_at
+    SELECT u.id, u."offset", u.algorithm, u.hash_state, u.store_state, u.created_at, u.expires_at,
+           u.reserved
     FROM upload u JOIN repository r ON r.id = u.repository_id
     WHERE u.id = ? AND r.name = ? AND u.subject = ? AND u.expires_at > ?
 """

@@ -63,7 +63,7 @@ STATEMENTS = {
     b"placement": b"SELECT " + _BLOB_COLUMNS + b" FROM blob b WHERE b.digest = $1",
     b"upload": b"""
         SELECT u.id, u."offset", u.algorithm, u.hash_state, u.store_state, u.created_at,
-               u.expires_at
+               u.expires_at, u.reserved
         FROM upload u JOIN repository r ON r.id = u.repository_id
         WHERE u.id = $1 AND r.name = $2 AND u.subject = $3 AND u.expires_at > $4::bigint
     """,
@@ -170,7 +170,7 @@ class PostgresHotReads:
         row = await self._ask(b"upload", upload, access.name.text, access.subject, now)
         if row is None:
             return None
-        id, offset, algorithm, hash_state, store_state, created_at, expires_at = row
+        id, offset, algorithm, hash_state, store_state, created_at, expires_at, reserved = row
         return UploadRecord(
             _text(id),
             _int(offset),
@@ -179,6 +179,7 @@ class PostgresHotReads:
             _text(store_state),
             _int(created_at),
             _int(expires_at),
+            None if reserved is None else _int(reserved),
         )
 
     async def account(self, name: str) -> Account | None:

@@ -21,6 +21,7 @@ from ocispec.distribution.name import Tag
 from registry.errors import ManifestBlobUnknown, ManifestUnknown
 from registry.metadata import events
 from registry.metadata.base import DELETE, LIVE, PULL, PUSH, Access, NewManifest, Page, Referrer
+from registry.metadata.charges import charge
 from registry.metadata.collection import lock_blobs, release_blobs, review_manifests
 from registry.metadata.repositories import ensure_repository, find_repository, repository_id
 from registry.metadata.tables import blob, manifest, manifest_blob, manifest_child, repository_blob
@@ -215,9 +216,10 @@ def remove_manifest(
     )
     blobs = list(used.scalars())
     lock_blobs(tx, blobs)
-    id = tx.connection.execute(query.with_for_update()).scalar()
-    if id is None:
+    found = tx.connection.execute(query.add_columns(manifest.c.size).with_for_update()).first()
+    if found is None:
         raise ManifestUnknown(access.name, digest)
+    id, size = found
     tags = lock_tags_of(tx, id)
     drop_tags(tx, access, repository, tags, digest, change_id=change_id)
     bury(tx, access, repository, id, change_id=change_id)
@@ -232,6 +234,7 @@ def remove_manifest(
     )
     referrers = list(referring.scalars())
     tx.connection.execute(delete(manifest).where(manifest.c.id == id))
+    charge(tx, repository, bytes=-size)
     release_blobs(tx, blobs, event="manifest removed")
     review_manifests(tx, repository, children, event="index removed")
     review_manifests(tx, repository, referrers, event="subject removed")
@@ -297,6 +300,7 @@ def _insert(
     while True:  # others may remove it between the two
         inserted = tx.connection.execute(_ADD(tx), row).scalar()
         if inserted is not None:
+            charge(tx, repository_id, bytes=len(new.raw))
             return int(inserted), True
         found = tx.connection.execute(_FIND, {"repository": repository_id, "key": digest}).scalar()
         if found is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import bindparam, exists, select
+from sqlalchemy import bindparam, exists, func, select
 
 from ocispec.distribution.name import RepositoryName
 from registry.errors import NameUnknown
 from registry.metadata.base import Access, Page
 from registry.metadata.tables import manifest, repository
+from registry.metadata.tables_quotas import quota
 from registry.metadata.transaction import (
+    NO_QUOTA,
     Operations,
     Transaction,
     Upserting,
@@ -75,23 +77,54 @@ def repository_id(tx: Transaction, access: Access) -> int:
     return found
 
 
-_FIND = select(repository.c.id).where(repository.c.name == bindparam("name"))
+_FIND = select(repository.c.id, repository.c.quota_id).where(repository.c.name == bindparam("name"))
 
 _ADD = Upserting(
     repository,
-    lambda insert: insert.values(**bound(repository, "name", "created_at"))
+    lambda insert: insert.values(**bound(repository, "name", "created_at", "quota_id"))
     .on_conflict_do_nothing(),
 )  # fmt: skip
 
 
 def find_repository(tx: Transaction, access: Access) -> int | None:
-    return tx.connection.execute(_FIND, {"name": access.name.text}).scalar()
+    found = _find(tx, access)
+    return None if found is None else found[0]
+
+
+def _find(tx: Transaction, access: Access) -> tuple[int, int | None] | None:
+    """The repository's id, and its quota's if it has one."""
+    row = tx.connection.execute(_FIND, {"name": access.name.text}).first()
+    if row is None:
+        return None
+    if row.quota_id is None:
+        tx.charges[row.id] = NO_QUOTA
+    return row.id, row.quota_id
 
 
 def ensure_repository(tx: Transaction, access: Access) -> int:
     """The repository's id; it is created if it does not exist."""
-    found = find_repository(tx, access)
-    if found is not None:
-        return found
-    tx.connection.execute(_ADD(tx), {"name": access.name.text, "created_at": tx.now})
-    return repository_id(tx, access)
+    return ensure_with_quota(tx, access)[0]
+
+
+def ensure_with_quota(tx: Transaction, access: Access) -> tuple[int, int | None]:
+    """The same, with the id of the quota that it counts for."""
+    name = access.name.text
+    while True:  # one that holds nothing is removed after a while
+        found = _find(tx, access)
+        if found is not None:
+            return found
+        tx.connection.execute(
+            _ADD(tx), {"name": name, "created_at": tx.now, "quota_id": quota_for(tx, name)}
+        )
+
+
+def quota_for(tx: Transaction, name: str) -> int | None:
+    """The id of the quota that a repository of this name counts for: of the longest namespace."""
+    parts = name.split("/")
+    spaces = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return tx.connection.execute(
+        select(quota.c.id)
+        .where(quota.c.namespace.in_(spaces))
+        .order_by(func.length(quota.c.namespace).desc())
+        .limit(1)
+    ).scalar()

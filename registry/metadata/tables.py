@@ -38,7 +38,15 @@ repository = Table(
     Column("id", id_type(), primary_key=True),
     Column("name", text_type(), nullable=False),
     time_column("created_at"),
+    # Of the namespace whose quota it counts for; a removal of the quota ends it.
+    Column("quota_id", id_type()),
     UniqueConstraint("name"),
+    Index(
+        None,
+        "quota_id",
+        sqlite_where=text("quota_id IS NOT NULL"),
+        postgresql_where=text("quota_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -185,6 +193,8 @@ upload = Table(
     Column("store_state", text_type(), nullable=False),
     time_column("created_at"),
     time_column("expires_at"),
+    # Bytes that count for the repository's quota; null where there is none.
+    Column("reserved", BigInteger),
     Index(None, "expires_at"),
     Index(None, "repository_id"),
     sqlite_with_rowid=False,

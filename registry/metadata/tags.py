@@ -8,6 +8,7 @@ from ocispec.distribution.name import Tag
 from registry.errors import Denied, ManifestUnknown
 from registry.metadata import events
 from registry.metadata.base import DELETE, PULL, Access, Page, TagChange
+from registry.metadata.charges import charge
 from registry.metadata.collection import review_manifests
 from registry.metadata.repositories import find_repository, repository_id
 from registry.metadata.tables import manifest, tag, tag_history
@@ -139,7 +140,9 @@ def point_tags(
             continue
         _check_change(access, name, is_new=current is None)
         old = None
-        if current is not None:
+        if current is None:
+            charge(tx, repository_id, tags=1)
+        else:
             tx.connection.execute(_MOVE, {**key, "to": manifest_id, "now": tx.now})
             old = _digest(tx, current)
             review_manifests(tx, repository_id, [old], event="tag moved")
@@ -219,6 +222,7 @@ def drop_tags(
         if access.tags.is_immutable(name):
             raise _immutable(access, name, DELETE)
         tx.connection.execute(_DROP, {"repository": repository_id, "key": name})
+        charge(tx, repository_id, tags=-1)
         _remember(tx, access, repository_id, name, old=digest, new=None, change_id=change_id)
         events.record(tx, events.TAG_REMOVED, access, digest=digest, tag=name)
 

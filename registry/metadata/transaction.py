@@ -12,7 +12,7 @@ rolled back (then by raising), and its effects are on disk when the coroutine re
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, update_wrapper
 from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -52,6 +52,12 @@ class Transaction:
     #: Seconds since 1970, the same for all statements of the transaction.
     now: int
     terms: Terms
+    #: What repositories, by id, hold or reserve more at the end: bytes, tags, reserved bytes.
+    #: NO_QUOTA for one that is known to have none. See `registry.metadata.charges`.
+    charges: dict[int, list[int]] = field(default_factory=dict)
+
+
+NO_QUOTA = [0, 0, 0]
 
 
 class Transactions(Protocol):
@@ -91,7 +97,9 @@ def writes(step: Step[S, P, T]) -> Operation[S, P, T]:
 
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with _counted("write"):
-            return await self.transactions.write(lambda tx: step(self, tx, *args, **kwargs))
+            return await self.transactions.write(
+                settled(lambda tx: step(self, tx, *args, **kwargs))
+            )
 
     return _named_like(step, run)
 
@@ -103,10 +111,29 @@ def writes_unflushed(step: Step[S, P, T]) -> Operation[S, P, T]:
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with _counted("write"):
             return await self.transactions.write(
-                lambda tx: step(self, tx, *args, **kwargs), flushed=False
+                settled(lambda tx: step(self, tx, *args, **kwargs)), flushed=False
             )
 
     return _named_like(step, run)
+
+
+def settled(step: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+    """A step with its changes of what quotas limit entered at its end."""
+
+    def run(tx: Transaction) -> T:
+        tx.charges.clear()  # of a step before, which may have failed
+        result = step(tx)
+        if tx.charges:
+            settle(tx)
+        return result
+
+    return run
+
+
+def settle(tx: Transaction) -> None:
+    from registry.metadata import charges
+
+    charges.settle(tx)
 
 
 class _counted:

@@ -9,6 +9,7 @@ from functools import cache
 from sqlalchemy import ColumnElement, delete, exists, insert, select, update
 
 from registry.metadata.base import DOOMED, LIVE
+from registry.metadata.charges import release_memberships
 from registry.metadata.collecting import DOOM_OBJECT, add_to_counters, digest_in, live_keys
 from registry.metadata.collection import review_blobs
 from registry.metadata.schema import schema
@@ -240,6 +241,7 @@ class SqlUpkeep(Operations):
             select(1).where(manifest_blob.c.digest == row.digest).limit(1)
         ).first()
         if not used:
+            release_memberships(tx, [row.digest])
             tx.connection.execute(
                 delete(repository_blob).where(repository_blob.c.digest == row.digest)
             )

@@ -13,9 +13,11 @@ from ocispec.digest import Digest
 from registry.errors import RangeMismatch, UploadContended, UploadUnknown
 from registry.metadata.base import PUSH, Access, BlobRecord, ExpiredUpload, UploadRecord
 from registry.metadata.blobs import add_blob
-from registry.metadata.repositories import ensure_repository
+from registry.metadata.charges import charge, check
+from registry.metadata.repositories import ensure_with_quota, repository_id
 from registry.metadata.tables import repository, upload
 from registry.metadata.transaction import (
+    NO_QUOTA,
     Operations,
     Transaction,
     bound,
@@ -33,6 +35,7 @@ _COLUMNS = (
     upload.c.store_state,
     upload.c.created_at,
     upload.c.expires_at,
+    upload.c.reserved,
 )
 
 # The row if it is this subject's, in this repository, and has not expired.
@@ -46,12 +49,12 @@ _ITS = and_(
 
 _LOCK = select(*_COLUMNS).where(_ITS).with_for_update(of=upload)
 
-_END = delete(upload).where(_ITS).returning(upload.c.repository_id)
+_END = delete(upload).where(_ITS).returning(upload.c.repository_id, upload.c.reserved)
 
 _BEGIN = insert(upload).values(
     **bound(
         upload, "id", "repository_id", "subject", "offset", "algorithm", "hash_state",
-        "store_state", "created_at", "expires_at",
+        "store_state", "created_at", "expires_at", "reserved",
     )
 )  # fmt: skip
 
@@ -67,8 +70,14 @@ _SWAP = (
     .values(**bound(upload, "store_state"))
 )
 
+_RESERVE = (
+    update(upload)
+    .where(upload.c.id == bindparam("key", type_=upload.c.id.type))
+    .values(**bound(upload, "reserved"))
+)
+
 _EXPIRED = (
-    select(upload.c.id, upload.c.store_state)
+    select(upload.c.id, upload.c.store_state, upload.c.repository_id, upload.c.reserved)
     .where(upload.c.expires_at <= bindparam("now", type_=upload.c.expires_at.type))
     .order_by(upload.c.expires_at)
     .limit(bindparam("limit"))
@@ -95,6 +104,9 @@ class SqlUploads(Operations):
         make: Callable[[], None] | None = None,
     ) -> UploadRecord:
         access.require(PUSH)
+        repository_id, quota_id = ensure_with_quota(tx, access)
+        if quota_id is not None:
+            check(tx, quota_id, bytes=1)  # who has no room at all need not begin
         record = UploadRecord(
             id=upload or new_upload_id(),
             offset=0,
@@ -103,8 +115,9 @@ class SqlUploads(Operations):
             store_state=store_state,
             created_at=tx.now,
             expires_at=tx.now + tx.terms.upload_expiry_s,
+            reserved=None if quota_id is None else 0,
         )
-        _insert(tx, ensure_repository(tx, access), access.subject, record)
+        _insert(tx, repository_id, access.subject, record)
         if make is not None:
             make()
         return record
@@ -136,6 +149,15 @@ class SqlUploads(Operations):
         }
         tx.connection.execute(_ADVANCE, {**changed, "key": upload})
         return UploadRecord(**{**current, **changed})
+
+    @writes
+    def reserve(self, tx: Transaction, access: Access, upload: str, size: int) -> None:
+        access.require(PUSH)
+        reserved = _lock(tx, access, upload)["reserved"]
+        if reserved is None or size <= reserved:
+            return
+        charge(tx, repository_id(tx, access), reserved=size - reserved)
+        tx.connection.execute(_RESERVE, {"key": upload, "reserved": size})
 
     @writes
     def swap_state(
@@ -175,13 +197,18 @@ class SqlUploads(Operations):
     def cancel(self, tx: Transaction, access: Access, upload: str) -> UploadRecord:
         access.require(PUSH)
         current = _lock(tx, access, upload)
+        if current["reserved"]:
+            charge(tx, repository_id(tx, access), reserved=-current["reserved"])
         _delete(tx, [upload])
         return UploadRecord(**current)
 
     @writes
     def reap(self, tx: Transaction, *, limit: int = 100) -> tuple[ExpiredUpload, ...]:
-        rows = tx.connection.execute(_EXPIRED, {"now": tx.now, "limit": limit})
-        expired = tuple(ExpiredUpload(*row) for row in rows)
+        rows = tx.connection.execute(_EXPIRED, {"now": tx.now, "limit": limit}).all()
+        expired = tuple(ExpiredUpload(row.id, row.store_state) for row in rows)
+        for row in rows:
+            if row.reserved:
+                charge(tx, row.repository_id, reserved=-row.reserved)
         _delete(tx, [each.id for each in expired])
         return expired
 
@@ -205,10 +232,14 @@ def _lock(tx: Transaction, access: Access, id: str) -> RowMapping:
 
 def _end(tx: Transaction, access: Access, id: str) -> int:
     """Remove the row that `_lock` would find; the id of its repository."""
-    found = tx.connection.execute(_END, _key(tx, access, id)).scalar()
+    found = tx.connection.execute(_END, _key(tx, access, id)).first()
     if found is None:
         raise UploadUnknown(id)
-    return int(found)
+    if found.reserved is None:
+        tx.charges[found.repository_id] = NO_QUOTA
+    else:
+        charge(tx, found.repository_id, reserved=-found.reserved)
+    return int(found.repository_id)
 
 
 def _key(tx: Transaction, access: Access, id: str) -> dict[str, Any]:
@@ -230,6 +261,7 @@ def _insert(tx: Transaction, repository_id: int, subject: str, record: UploadRec
             "store_state": record.store_state,
             "created_at": record.created_at,
             "expires_at": record.expires_at,
+            "reserved": record.reserved,
         },
     )
 

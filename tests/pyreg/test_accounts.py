@@ -173,3 +173,19 @@ def test_a_logout_that_the_registry_does_not_hear_of(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "Removing login credentials" in done.stdout and "was not told" in done.stderr
     assert ok(pyreg, "logout", server.host) == f"Not logged in to {server.host}\n"
+
+
+def test_quotas(pyreg: Pyreg) -> None:
+    assert "say --bytes" in pyreg("quota", "set", "team").stderr
+    assert "no size" in pyreg("quota", "set", "team", "--bytes", "lots").stderr
+    said = ok(pyreg, "quota", "set", "team/app", "--bytes", "1.5GB", "--tags", "20")
+    assert said == "Limited team/app: 0 bytes and 0 tags in 0 repositories now\n"
+    header, row = ok(pyreg, "quota", "ls").splitlines()
+    assert header.split()[0] == "NAMESPACE"
+    assert row.split() == ["team/app", "0B", "1.5GB", "0B", "0", "20", "0"]
+    assert ok(pyreg, "quota", "ls", "-q") == "team/app\n"
+    assert ok(pyreg, "quota", "recount", "team/app") == "team/app: 0 bytes, 0 tags\n"
+    assert "use --yes" in pyreg("quota", "rm", "team/app").stderr
+    ok(pyreg, "quota", "rm", "--yes", "team/app")
+    gone = pyreg("quota", "rm", "--yes", "team/app")
+    assert gone.returncode == 1 and "team/app has no quota" in gone.stderr

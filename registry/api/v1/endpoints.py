@@ -11,6 +11,7 @@ from registry.api.v1 import (
     htpasswd,
     keys,
     policies,
+    quotas,
     repositories,
     retention,
     robots,
@@ -38,5 +39,6 @@ TABLE = Table(
         *search.ENDPOINTS,
         *history.ENDPOINTS,
         *retention.ENDPOINTS,
+        *quotas.ENDPOINTS,
     )
 )

@@ -109,14 +109,18 @@ async def test_a_wrong_password_and_an_unknown_user_look_the_same(
     answers = [
         await registry.anonymous.get("/token", auth=(name, password)),
         await registry.anonymous.post("/token", data=form),
-        await registry.anonymous.post(
-            "/token", data={"grant_type": "refresh_token", "refresh_token": "guess"}
-        ),
     ]
     for answer in answers:
         assert (answer.status_code, code_of(answer)) == (401, "UNAUTHORIZED")
         [error] = answer.json()["errors"]
         assert error["message"] == "the user name or password is wrong"
+
+
+async def test_a_refresh_token_that_is_none_says_what_to_do(registry: Registry) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": "guess"}
+    answer = await registry.anonymous.post("/token", data=form)
+    assert (answer.status_code, code_of(answer)) == (401, "UNAUTHORIZED")
+    assert "log in again" in answer.json()["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(
