@@ -15,6 +15,7 @@ COMMAND = Command(
     usage="[OPTIONS] [SERVER]",
     summary="Authenticate to a registry",
     flags=(
+        Flag("device", "", BOOL, "Confirm the login in a browser, on any device"),
         Flag("password", "p", help="Password or token (visible to others; prefer stdin)"),
         Flag("password-stdin", "", BOOL, "Take the password from stdin"),
         Flag("username", "u", help="Username"),
@@ -34,6 +35,8 @@ def run(options: Options, context: Context) -> int:
     server = options.arguments[0] if options.arguments else env.default_registry
     server = _registry(server)
     check_registry(server)
+    if options.flag("device"):
+        return _by_device(options, context, server)
     with Remotes(env) as remotes:
         credential = _credential(options, context, server)
         outcome = login(server, credential, remotes.transport, remotes.keychain)
@@ -43,6 +46,22 @@ def run(options: Options, context: Context) -> int:
                 "a credential helper (credsStore) would keep it in a keyring"
             )
     console.out("Login Succeeded")
+    return 0
+
+
+def _by_device(options: Options, context: Context, server: str) -> int:
+    from client.device import DeviceCode, login_by_device
+    from pyreg.remotes import Remotes
+
+    if options.text("username") or options.text("password") or options.flag("password-stdin"):
+        raise UsageError("--device takes neither a username nor a password")
+
+    def tell(told: DeviceCode) -> None:
+        context.console.note(f"Open {told.page} and confirm the code {told.code}")
+
+    with Remotes(context.environment) as remotes:
+        login_by_device(server, remotes.transport, remotes.keychain, tell)
+    context.console.out("Login Succeeded")
     return 0
 
 
