@@ -129,7 +129,7 @@ class Settings:
     upload_expiry_s: int = 7 * 24 * 3600
     history_days: int = 30
     gc: bool = True
-    gc_pace: int = 500
+    gc_pace: int = 1500
     gc_sweep_delay_s: int = 600
     lease_s: int = 24 * 3600
     untagged_days: int = 30

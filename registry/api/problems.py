@@ -93,6 +93,8 @@ _TABLE: tuple[tuple[type[Exception], _Answer], ...] = (
     (domain.StorageFull, _Answer(507, "UNAVAILABLE", CLOSE)),
     (domain.Unavailable, _Answer(503, "UNAVAILABLE", RETRY_AFTER)),
     (domain.DatabaseUnusable, _Answer(503, "UNAVAILABLE", RETRY_AFTER)),
+    # Something that the data ask for is not installed, or not set.
+    (domain.InvalidSettings, _Answer(503, "UNAVAILABLE")),
     (storage.BlobMissing, _Answer(404, "BLOB_UNKNOWN")),
     (storage.UploadUnknown, _Answer(404, "BLOB_UPLOAD_UNKNOWN")),
     (storage.UploadBusy, _Answer(409, "BLOB_UPLOAD_INVALID")),

@@ -22,7 +22,9 @@ log = logging.getLogger("pyreg.registry")
 IDLE_S = 5.0
 _FIRST_BACK_OFF_S = 5.0
 _MOST_BACK_OFF_S = 300.0
-_BATCH = 100
+# Small: each is one transaction in a thread beside the one that answers requests.
+_BATCH = 20
+_SWEEP = 100
 _HOUR_S = 3600
 
 
@@ -44,7 +46,7 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class LoopTerms:
     #: Entries and objects a second.
-    pace: int = 500
+    pace: int = 1500
     #: Bytes a second that are read to be compared with their digests; 0 is none.
     scrub_bytes: int = 4 << 20
     scrub_every_s: int = 30 * DAY_S
@@ -107,7 +109,7 @@ class CollectionLoop:
             COLLECTED.add(noun, done.removed)
             busy = busy or done.looked > 0
             await self._sleep(pace.wait_after(done.looked))
-        swept = await collector.sweep()
+        swept = await collector.sweep(_SWEEP)
         COLLECTED.add("objects", swept.removed)
         COLLECTED.add("bytes", swept.bytes)
         await self._sleep(pace.wait_after(swept.looked))

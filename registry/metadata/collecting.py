@@ -45,7 +45,15 @@ from registry.metadata.tables import (
     tag,
 )
 from registry.metadata.tables_collection import gc_counter, lost_blob
-from registry.metadata.transaction import Operations, Transaction, Upserting, bound, reads, writes
+from registry.metadata.transaction import (
+    Operations,
+    Transaction,
+    Upserting,
+    batches,
+    bound,
+    reads,
+    writes,
+)
 
 #: Who removed what nobody asked to remove; no account has such a name.
 COLLECTOR = "(gc)"
@@ -363,15 +371,16 @@ class SqlCollection(Operations):
     @writes
     def swept(self, tx: Transaction, objects: Sequence[DoomedObject]) -> int:
         """Forget objects whose bytes are removed; how many bytes they were that nobody counted."""
-        freed = 0
-        removed = 0
-        for each in objects:
+        freed = removed = 0
+        for batch in batches(objects):
             gone = tx.connection.execute(
-                delete(doomed_object).where(doomed_object.c.store_key == each.store_key)
+                delete(doomed_object)
+                .where(doomed_object.c.store_key.in_([each.store_key for each in batch]))
+                .returning(doomed_object.c.size)
             )
-            if gone.rowcount:
+            for size in gone.scalars():
                 removed += 1
-                freed += each.size
+                freed += size
         add_to_counters(tx, {"objects swept": removed, "bytes freed": freed})
         return freed
 

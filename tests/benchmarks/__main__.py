@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import harness, images, listings, registry, search, zb
+from tests.benchmarks import collector, harness, images, listings, registry, search, zb
 from tests.builders.servers import ROOT
 from tests.builders.tools import find_tool
 
@@ -22,6 +22,7 @@ SUITES: dict[str, Callable[..., list[harness.Row]]] = {
     "images": images.run,
     "listings": listings.run,
     "search": search.run,
+    "collector": collector.run,
     "zb": zb.run,
 }
 # zb takes as long as the others together.
