@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.auth.issuers import Issuers
 from registry.auth.limits import (
     ADDRESS_BURST,
     FORGET_AFTER_S,
@@ -19,6 +20,7 @@ from registry.auth.limits import (
 )
 from registry.auth.login import Logins
 from registry.auth.passwords import Passwords
+from registry.auth.trust import TrustedIssuers
 from registry.errors import TooManyRequests
 
 
@@ -164,7 +166,8 @@ async def test_attack_guesses_sent_all_at_once_are_no_more_than_one_by_one(metad
 
     counting = Counting(memory_kib=64, rounds=1)
     await metadata.accounts.add("omri", await passwords.hash("correct horse"), "writer")
-    logins = Logins(metadata.accounts, counting, LoginLimits(5), metadata.access_tokens)
+    nobody = TrustedIssuers(metadata.trust, Issuers())
+    logins = Logins(metadata.accounts, counting, LoginLimits(5), metadata.access_tokens, nobody)
     answers = await asyncio.gather(
         *(logins.log_in("omri", f"guess {number}", "192.0.2.1") for number in range(400)),
         return_exceptions=True,
